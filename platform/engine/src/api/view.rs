@@ -1,0 +1,310 @@
+//! What readers see. Serialised as they are by the gateway: field names are API.
+
+use gantry_proto::{NodeId, SandboxId, TaskId, WorkflowId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use crate::lifecycle::node::NodeState;
+pub use crate::lifecycle::task::TaskState;
+pub use crate::lifecycle::workflow::WorkflowState;
+
+/// One page of a list.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Page<T: ToSchema> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Pass as `cursor` to get the next page; absent on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailureView {
+    /// Error code; each has a page in the documentation.
+    pub code: String,
+    /// What went wrong.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// A workflow in a list.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct WorkflowSummary {
+    /// Id, `wf_...`.
+    #[schema(value_type = String)]
+    pub id: WorkflowId,
+    /// Name from the definition.
+    pub name: String,
+    /// Lifecycle state.
+    pub state: WorkflowState,
+    /// Submission.
+    pub created_at_ms: u64,
+    /// End, when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at_ms: Option<u64>,
+    /// Tasks in all.
+    pub tasks_total: u32,
+    /// Tasks that have ended.
+    pub tasks_ended: u32,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureView>,
+}
+
+/// One workflow.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct WorkflowView {
+    /// Id, name, state, times.
+    #[serde(flatten)]
+    pub summary: WorkflowSummary,
+    /// blake3 of the definition, hexadecimal.
+    pub definition_digest: String,
+    /// Parameters as submitted, defaults filled in.
+    pub parameters: serde_json::Value,
+    /// Outputs of the definition, once completed.
+    pub outputs: serde_json::Value,
+    /// Labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// In the order of the definition.
+    pub tasks: Vec<TaskView>,
+    /// Position of the newest record that this view includes.
+    pub position: u64,
+}
+
+/// Why a task does not run though it has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum WaitingView {
+    /// Needed tasks have not completed.
+    Needs {
+        /// Their names.
+        tasks: Vec<String>,
+    },
+    /// Backs off before the next attempt.
+    RetryBackoff {
+        /// When it goes on.
+        until_ms: u64,
+    },
+    /// Nodes that could run it exist, and all are at capacity.
+    Capacity {
+        /// Tasks that are ahead of it, in its partition.
+        queue_position: u32,
+    },
+    /// No node is connected.
+    NoNode,
+    /// No connected node has what it requires.
+    Unplaceable {
+        /// Each thing that is missing, in words: capability, label, size.
+        missing: Vec<String>,
+    },
+    /// Its workspace is on a node that is not available.
+    WorkspaceNode {
+        /// That node.
+        #[schema(value_type = String)]
+        node: NodeId,
+    },
+    /// Every node that could run it is degraded, for example because Docker does not answer.
+    NodesDegraded {
+        /// What the nodes report.
+        faults: Vec<FailureView>,
+    },
+}
+
+/// One task.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TaskView {
+    /// Id, `task_...`.
+    #[schema(value_type = String)]
+    pub id: TaskId,
+    /// Name from the definition.
+    pub name: String,
+    /// Lifecycle state.
+    pub state: TaskState,
+    /// Names of needed tasks.
+    pub needs: Vec<String>,
+    /// Why it waits, when it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WaitingView>,
+    /// Leases so far.
+    pub attempt: u32,
+    /// Holder of the lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub node: Option<NodeId>,
+    /// When it became ready for the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_at_ms: Option<u64>,
+    /// When its first step attempt was assigned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at_ms: Option<u64>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureView>,
+    /// In order.
+    pub steps: Vec<StepView>,
+}
+
+/// State of a step or of one attempt at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// Assigned to a node, sandbox being prepared.
+    Assigned,
+    /// Its process runs.
+    Running,
+    /// Done; never executed again.
+    Completed,
+    /// Failed for good (step), or this try failed (attempt).
+    Failed,
+    /// This try was lost to infrastructure and does not count.
+    Lost,
+    /// Ended on request.
+    Cancelled,
+    /// Will not run: an earlier step or task failed.
+    Skipped,
+}
+
+/// One step.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct StepView {
+    /// Key from the definition, unique in its task.
+    pub key: String,
+    /// Position in the task, from 0.
+    pub index: u32,
+    /// Where it stands.
+    pub state: StepState,
+    /// Tries, in order.
+    pub attempts: Vec<AttemptView>,
+    /// Outputs of the completed attempt.
+    pub outputs: serde_json::Value,
+    /// Search attributes that it reported.
+    pub attrs: serde_json::Value,
+    /// Artifacts of the completed attempt.
+    pub artifacts: Vec<ArtifactView>,
+}
+
+/// One try at a step.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AttemptView {
+    /// Number, from 1.
+    pub attempt: u32,
+    /// Where it stands.
+    pub state: StepState,
+    /// Where it ran.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// In which sandbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub sandbox: Option<SandboxId>,
+    /// When it was assigned.
+    pub assigned_at_ms: u64,
+    /// When its process started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at_ms: Option<u64>,
+    /// When its process ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at_ms: Option<u64>,
+    /// How it ended, in words: exited, signalled, timeout, cancelled, oom, output_limit, invalid, contract, lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Exit code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Something in the sandbox was killed for memory, though perhaps not the step's own process.
+    pub oom_seen: bool,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureView>,
+    /// Last content of its progress file, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// CPU time, user and system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<u64>,
+    /// Greatest resident memory of its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rss_bytes: Option<u64>,
+}
+
+/// One artifact.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ArtifactView {
+    /// Id, `art_...`.
+    pub id: String,
+    /// Path in the workspace.
+    pub name: String,
+    /// Task that made it.
+    pub task: String,
+    /// Step that made it.
+    pub step: String,
+    /// Size.
+    pub size_bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Media type, guessed from the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+}
+
+/// One journal record as readers see it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EventView {
+    /// Position in the partition's log; ascending within a workflow, with gaps.
+    pub position: u64,
+    /// When it was decided.
+    pub at_ms: u64,
+    /// Kind, in snake_case: workflow_submitted, task_claimed, step_ended, ...
+    pub kind: String,
+    /// Fields of the record; ids as text, enums in snake_case.
+    pub data: serde_json::Value,
+}
+
+/// One node.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct NodeView {
+    /// Id, `node_...`.
+    #[schema(value_type = String)]
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Lifecycle state.
+    pub state: NodeState,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FailureView>,
+    /// Version of its binary.
+    pub version: String,
+    /// Steps at once.
+    pub slots: u32,
+    /// Steps that it holds.
+    pub running: u32,
+    /// CPU, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Capabilities.
+    pub capabilities: Vec<String>,
+    /// Labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// CPU architecture.
+    pub arch: String,
+    /// Operating system.
+    pub os: String,
+    /// Containers that it has, claimed or not.
+    pub containers: u64,
+    /// First registration.
+    pub registered_at_ms: u64,
+    /// Last sign of life, as far as this process knows.
+    pub seen_at_ms: u64,
+}

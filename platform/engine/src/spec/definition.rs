@@ -1,0 +1,211 @@
+//! A definition as the engine runs it: parsed, checked and normalised. Pinned into the journal as JSON, so every field that is added has a default.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A workflow definition that passed every check: needs are acyclic and known, names are unique, templates parse, limits hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Name of the workflow.
+    pub name: String,
+    /// One sentence for people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// JSON Schema of the parameters, an object schema.
+    pub parameters: Value,
+    /// In the order of the source. Keys are task names.
+    pub tasks: IndexMap<String, TaskDef>,
+    /// Outputs of the workflow: templates over tasks' outputs, rendered when all tasks have completed.
+    #[serde(default)]
+    pub outputs: IndexMap<String, String>,
+    /// What a failed task does to the rest.
+    #[serde(default)]
+    pub on_task_failure: FailurePolicy,
+}
+
+/// What a failed task does to tasks that do not need it. Tasks that need it (directly or not) never run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailurePolicy {
+    /// Running ones are cancelled, waiting ones do not start.
+    #[default]
+    Stop,
+    /// They run to their end; then the workflow fails.
+    Continue,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskDef {
+    /// Names of tasks that must have completed.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// Run even though a needed task failed or was skipped (`always`), as a report does.
+    #[serde(default)]
+    pub run_on: RunOn,
+    /// In order; at least one. Keys are unique in the task.
+    pub steps: Vec<StepDef>,
+    /// Sources of the tree, by name; one with name "" is the root itself. Empty: an empty tree.
+    #[serde(default)]
+    pub workspace: Vec<WorkspaceDef>,
+    /// Artifacts of needed tasks, put into the workspace before the first step.
+    #[serde(default)]
+    pub inputs: Vec<InputDef>,
+    /// What an executor must offer.
+    #[serde(default)]
+    pub requires: Requires,
+}
+
+/// When a task whose needs have ended may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOn {
+    /// All needed tasks completed.
+    #[default]
+    Success,
+    /// All needed tasks ended, however; not after cancellation.
+    Always,
+}
+
+/// One step. Texts marked (template) are rendered with minijinja when the step is assigned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepDef {
+    /// Unique in the task; `step-N` when the source names none.
+    pub key: String,
+    /// What runs.
+    pub run: RunDef,
+    /// Local image by name or digest (template).
+    pub image: String,
+    /// Environment: values are templates.
+    #[serde(default)]
+    pub env: IndexMap<String, String>,
+    /// Working directory (template): relative to the workspace, or absolute in the sandbox.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// From process start.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// What happens after a failed attempt.
+    #[serde(default)]
+    pub retry: RetryDef,
+    /// Names that `$GANTRY_OUTPUT` must set.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Files to keep (globs).
+    #[serde(default)]
+    pub artifacts: Vec<ArtifactDef>,
+    /// Size of the sandbox.
+    pub resources: ResourcesDef,
+    /// Most that it may print.
+    pub output_limit_bytes: u64,
+    /// Grace between the polite signal and SIGKILL.
+    pub grace_ms: u64,
+}
+
+/// What a step runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunDef {
+    /// A script (template) for `/bin/sh -eu -c`.
+    Shell(String),
+    /// A command without a shell (each a template).
+    Argv(Vec<String>),
+}
+
+/// Retry of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryDef {
+    /// Attempts in all, 1 or more. Attempts lost to infrastructure do not count.
+    pub attempts: u32,
+    /// Before the second attempt.
+    pub backoff_ms: u64,
+    /// Factor from one back-off to the next, at least 1.
+    pub factor: f64,
+    /// Longest back-off.
+    pub max_backoff_ms: u64,
+}
+
+impl Default for RetryDef {
+    fn default() -> Self {
+        Self { attempts: 1, backoff_ms: 1_000, factor: 2.0, max_backoff_ms: 60_000 }
+    }
+}
+
+/// A source of a workspace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkspaceDef {
+    /// Directory that it becomes; "" for the root.
+    pub name: String,
+    /// What it is.
+    pub source: WorkspaceSourceDef,
+}
+
+/// Where a tree comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceSourceDef {
+    /// A git remote (templates).
+    Git {
+        /// Remote.
+        url: String,
+        /// Branch, tag or commit.
+        reference: Option<String>,
+        /// Commits to fetch; none: all.
+        depth: Option<u32>,
+    },
+    /// A path on the node's allow-list (template); copied.
+    Path(String),
+    /// A copy of the result of a needed task.
+    From(String),
+}
+
+/// An artifact to put into the workspace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputDef {
+    /// A needed task.
+    pub task: String,
+    /// Its artifacts (glob over their names).
+    pub artifact: String,
+    /// Directory or file under the workspace where they go; they keep their names below a directory (which ends with `/`).
+    pub path: String,
+    /// Missing ones are no error.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// Files to keep from a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactDef {
+    /// Glob under the workspace, `/` separated, without `..`.
+    pub glob: String,
+    /// At least one file must match.
+    pub required: bool,
+}
+
+/// Size of a sandbox, checked against limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourcesDef {
+    /// CPU in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory, swap included.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Size of /tmp; counts against memory.
+    pub tmp_bytes: u64,
+}
+
+/// What an executor must offer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Requires {
+    /// Capabilities by name.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Labels with these values.
+    #[serde(default)]
+    pub labels: IndexMap<String, String>,
+    /// CPU architecture.
+    #[serde(default)]
+    pub arch: Option<String>,
+}

@@ -1,0 +1,131 @@
+//! Every limit of the system with the reason beside it. Past one, a typed error; never silence.
+
+/// One frame between node and supervisor. Holds the largest chunk, report file or injected file plus its envelope.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// One chunk of a process's output. Small enough that many streams share a connection fairly, large enough that 1 GB is 16 k chunks.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// Output that a supervisor keeps unacknowledged before it stops reading the pipe. It survives a node restart in the sandbox's memory.
+pub const OUTPUT_BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Default for what a step attempt may print in all; a definition may ask for more up to [`OUTPUT_LIMIT_BYTES_MAX`].
+pub const OUTPUT_LIMIT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Most that a step attempt may print in all: what an operator can still page through.
+pub const OUTPUT_LIMIT_BYTES_MAX: u64 = 4 << 30;
+
+/// `$GANTRY_OUTPUT`: values that later steps are rendered with. It becomes a journal record, so it is small.
+pub const STEP_OUTPUTS_BYTES_MAX: u64 = 256 << 10;
+
+/// `$GANTRY_ATTRS`: search attributes.
+pub const STEP_ATTRS_BYTES_MAX: u64 = 16 << 10;
+
+/// `$GANTRY_PROGRESS`: shown live, last content wins.
+pub const STEP_PROGRESS_BYTES_MAX: u64 = 16 << 10;
+
+/// A submitted definition. A person cannot review more, and it is kept whole in the journal.
+pub const DEFINITION_BYTES_MAX: usize = 1 << 20;
+
+/// Parameters of a submission.
+pub const PARAMETERS_BYTES_MAX: usize = 256 << 10;
+
+/// Tasks of one workflow (500-task pages are a bar of the dashboard; fan-out adds to them at run time).
+pub const TASKS_PER_WORKFLOW_MAX: usize = 1_000;
+
+/// Steps of one task.
+pub const STEPS_PER_TASK_MAX: usize = 100;
+
+/// Names of workflows, tasks, steps, labels, capabilities.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Environment of a step: the kernel allows more, a frame does not.
+pub const STEP_ENV_BYTES_MAX: usize = 256 << 10;
+
+/// A rendered command.
+pub const COMMAND_BYTES_MAX: usize = 128 << 10;
+
+/// Result of rendering one template; a loop in a template cannot exhaust memory.
+pub const RENDERED_BYTES_MAX: usize = 256 << 10;
+
+/// Instructions that one template may execute (minijinja fuel).
+pub const TEMPLATE_FUEL: u64 = 100_000;
+
+/// Attempts that infrastructure may lose before a step fails with that cause.
+pub const INFRASTRUCTURE_ATTEMPTS_MAX: u32 = 20;
+
+/// Attempts that a definition may ask for by `retry`.
+pub const RETRY_ATTEMPTS_MAX: u32 = 100;
+
+/// Longest timeout and longest back-off of a step: a week.
+pub const STEP_TIMEOUT_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
+/// Files that the artifacts of one step may be.
+pub const ARTIFACTS_PER_STEP_MAX: usize = 1_000;
+
+/// One artifact.
+pub const ARTIFACT_BYTES_MAX: u64 = 4 << 30;
+
+/// All artifacts of one step attempt.
+pub const ARTIFACTS_BYTES_MAX: u64 = 16 << 30;
+
+/// Directory entries that a capture walks before it gives up.
+pub const CAPTURE_ENTRIES_MAX: usize = 2_000_000;
+
+/// Depth of directories in a workspace that is captured or copied.
+pub const TREE_DEPTH_MAX: usize = 256;
+
+/// Layers under a workspace before they are flattened: overlayfs allows more, lookup cost grows with each.
+pub const WORKSPACE_LAYERS_MAX: usize = 32;
+
+/// Commands that wait for one partition before submitters get `overloaded`.
+pub const PARTITION_QUEUE_MAX: usize = 4_096;
+
+/// Commands that one batch takes: bounds its latency and the size of its commit.
+pub const BATCH_COMMANDS_MAX: usize = 256;
+
+/// Partitions of a new data directory. Twice the cores of a laptop, so that one slow decide does not stop everybody; 12 bits at most.
+pub const PARTITIONS_DEFAULT: u16 = 8;
+
+/// Messages queued towards or from one node before the stream stops reading.
+pub const SESSION_QUEUE_MAX: usize = 1_024;
+
+/// Nodes that may be connected to one coordinator.
+pub const NODES_MAX: usize = 1_000;
+
+/// SSE readers of one gateway process.
+pub const SSE_READERS_MAX: usize = 10_000;
+
+/// Items of one page of a list.
+pub const PAGE_ITEMS_MAX: u32 = 500;
+
+/// Items of a page when the caller does not say.
+pub const PAGE_ITEMS_DEFAULT: u32 = 50;
+
+/// A segment file of live output before the next one is begun.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_TTL_MS: u64 = 24 * 3_600_000;
+
+/// Length of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Heartbeat of a node.
+pub const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
+
+/// Lease of a task. Six heartbeats: one lost packet or a slow fsync does not cost an attempt.
+pub const LEASE_MS_DEFAULT: u64 = 30_000;
+
+/// Dead-man deadline of a supervisor: long enough to survive an upgrade that goes wrong, short enough that no work is orphaned for a day.
+pub const DEADMAN_MS_DEFAULT: u64 = 3_600_000;
+
+/// Grace between the polite signal and SIGKILL.
+pub const CANCEL_GRACE_MS_DEFAULT: u64 = 10_000;
+
+// Relations that other code relies on.
+const _: () = assert!(OUTPUT_CHUNK_BYTES_MAX * 2 <= FRAME_BYTES_MAX, "a chunk and its envelope fit a frame");
+const _: () = assert!(STEP_OUTPUTS_BYTES_MAX as usize + STEP_ATTRS_BYTES_MAX as usize + STEP_PROGRESS_BYTES_MAX as usize <= FRAME_BYTES_MAX / 2, "all report files fit one exit frame");
+const _: () = assert!(OUTPUT_LIMIT_BYTES_DEFAULT <= OUTPUT_LIMIT_BYTES_MAX);
+const _: () = assert!(LEASE_MS_DEFAULT >= 3 * HEARTBEAT_MS_DEFAULT, "a lease outlives two lost heartbeats");
+const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
