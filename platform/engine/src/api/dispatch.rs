@@ -55,6 +55,9 @@ pub trait Dispatcher: Send + Sync + 'static {
     /// Ends the loan: `spent` says how many credits of each node were used. The rest is free again.
     fn settle(&self, partition: PartitionId, lent: Vec<Candidate>, spent: &BTreeMap<NodeId, u32>);
 
+    /// Ends what [`Dispatcher::settle`] reported as spent by a batch whose commit failed: its orders will never be dispatched.
+    fn abandon(&self, partition: PartitionId);
+
     /// Sends orders out, in order per node. Called only after their batch is durable.
     fn dispatch(&self, orders: Vec<Order>);
 
