@@ -1,0 +1,148 @@
+//! The node protocol over gRPC. A node proves itself with a node token, on every call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use gantry_directory::{Directory, NodeIdentity};
+use gantry_engine::api::{NodePort, Refusal, Serves};
+use gantry_proto::v1::node_service_server::{NodeService, NodeServiceServer};
+use gantry_proto::v1::{ArtifactChunk, GetArtifactRequest, NodeToServer, PutArtifactReply, ServerToNode};
+use gantry_proto::{ErrorCode, TenantId, limits};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::Coordinator;
+
+/// Bytes of one message that carries artifact data.
+const ARTIFACT_CHUNK_BYTES: usize = 256 << 10;
+
+/// The gRPC service that nodes dial.
+pub struct NodeServer {
+    coordinator: Arc<Coordinator>,
+    directory: Arc<dyn Directory>,
+}
+
+impl NodeServer {
+    /// The service, ready to be added to a tonic server.
+    #[must_use]
+    pub fn service(coordinator: Arc<Coordinator>, directory: Arc<dyn Directory>) -> NodeServiceServer<Self> {
+        NodeServiceServer::new(Self { coordinator, directory })
+            .max_decoding_message_size(limits::FRAME_BYTES_MAX * 4)
+            .max_encoding_message_size(limits::FRAME_BYTES_MAX * 4)
+    }
+
+    async fn authenticate<T>(&self, request: &Request<T>) -> Result<NodeIdentity, Status> {
+        let token = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| Status::unauthenticated("a node token is needed: `gantry node token create NAME` makes one"))?;
+        self.directory.verify_node_token(token).await.map_err(|error| {
+            tracing::warn!(%error, "node token refused");
+            Status::unauthenticated("the node token is not valid: it is unknown, revoked or expired")
+        })
+    }
+
+    fn port(&self) -> Result<&Arc<dyn NodePort>, Status> {
+        self.coordinator.port().ok_or_else(|| Status::unavailable("the engine is starting"))
+    }
+}
+
+fn serves(identity: &NodeIdentity) -> Serves {
+    if identity.shared { Serves::All } else { Serves::Tenant(identity.tenant) }
+}
+
+/// A node token of one tenant reaches nothing of another, whatever the node says.
+fn covers(identity: &NodeIdentity, tenant: TenantId) -> Result<(), Status> {
+    if identity.shared || identity.tenant == tenant { Ok(()) } else { Err(Status::not_found("no such assignment")) }
+}
+
+fn status(refusal: &Refusal) -> Status {
+    let text = format!("{}: {}", refusal.code, refusal.message);
+    match refusal.code {
+        ErrorCode::NotFound => Status::not_found(text),
+        ErrorCode::StaleFence => Status::failed_precondition(text),
+        ErrorCode::TooLarge => Status::out_of_range(text),
+        ErrorCode::Overloaded => Status::resource_exhausted(text),
+        ErrorCode::StorageUnavailable => Status::unavailable(text),
+        ErrorCode::InvalidRequest | ErrorCode::ArtifactRefused => Status::invalid_argument(text),
+        _ => Status::internal(text),
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for NodeServer {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<ServerToNode, Status>> + Send>>;
+    type GetArtifactStream = Pin<Box<dyn Stream<Item = Result<ArtifactChunk, Status>> + Send>>;
+
+    async fn session(&self, request: Request<Streaming<NodeToServer>>) -> Result<Response<Self::SessionStream>, Status> {
+        let identity = self.authenticate(&request).await?;
+        let mut inbound = request.into_inner();
+        let (to_session, from_session) = self.coordinator.open_session(serves(&identity));
+        // Owned by the coordinator's tracker; ends with the stream of the node or with the session, whichever is first.
+        self.coordinator.sessions.spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    () = to_session.closed() => return,
+                    message = inbound.message() => message,
+                };
+                match message {
+                    Ok(Some(message)) => {
+                        if to_session.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!(%error, "stream of a node broke");
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(from_session).map(Ok))))
+    }
+
+    async fn put_artifact(&self, request: Request<Streaming<ArtifactChunk>>) -> Result<Response<PutArtifactReply>, Status> {
+        let identity = self.authenticate(&request).await?;
+        let port = Arc::clone(self.port()?);
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
+        let header = first.header.ok_or_else(|| Status::invalid_argument("the first message must carry a header"))?;
+        covers(&identity, header.assignee.tenant)?;
+        let head = futures_util::stream::iter(first.data.map(Ok));
+        let rest = inbound.map_err(std::io::Error::other).map_ok(|chunk| chunk.data.unwrap_or_default());
+        let artifact = port
+            .put_artifact(header.node, header.assignee, header.name, header.content_type, head.chain(rest).boxed())
+            .await
+            .map_err(|refusal| status(&refusal))?;
+        Ok(Response::new(PutArtifactReply { artifact }))
+    }
+
+    async fn get_artifact(&self, request: Request<GetArtifactRequest>) -> Result<Response<Self::GetArtifactStream>, Status> {
+        let identity = self.authenticate(&request).await?;
+        let port = self.port()?;
+        let GetArtifactRequest { assignee, artifact, node } = request.into_inner();
+        covers(&identity, assignee.tenant)?;
+        let stream = port.get_artifact(node, assignee, artifact).await.map_err(|refusal| status(&refusal))?;
+        let chunks = stream
+            .map_err(|error| Status::internal(error.to_string()))
+            .map_ok(|data| futures_util::stream::iter(split(data).map(|data| Ok(ArtifactChunk { header: None, data: Some(data) }))))
+            .try_flatten();
+        Ok(Response::new(Box::pin(chunks)))
+    }
+}
+
+/// Cuts one buffer into messages of bounded size.
+fn split(mut data: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        if data.is_empty() {
+            return None;
+        }
+        let length = data.len().min(ARTIFACT_CHUNK_BYTES);
+        Some(data.split_to(length))
+    })
+}
