@@ -260,6 +260,8 @@ ids! {
     ArtifactId = "art";
     /// Who did something: an API key (`key_`), or the system itself.
     PrincipalId = "key";
+    /// A token that lets nodes join.
+    NodeTokenId = "ntok";
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub mod v1 {
 }
 
 pub use error_code::ErrorCode;
-pub use ids::{ArtifactId, NodeId, PartitionId, PrincipalId, SandboxId, TaskId, TenantId, WorkflowId};
+pub use ids::{ArtifactId, NodeId, NodeTokenId, PartitionId, PrincipalId, SandboxId, TaskId, TenantId, WorkflowId};
 
 /// Newest version of the node protocol. Both sides speak this and the one before.
 pub const NODE_PROTOCOL: u32 = 1;
