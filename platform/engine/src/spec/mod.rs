@@ -1,0 +1,23 @@
+//! Workflow definitions: from the text that people write to the checked form that the engine runs, and the templates in it.
+//!
+//! The way of a definition: `document` parses YAML or JSON into a tree with places; `shape` checks the tree against the schema of `source`; `compile`
+//! checks what no schema can (needs, cycles, templates, limits) and builds a [`definition::Definition`]. Everything wrong is reported at once, each with
+//! line and column.
+
+mod compile;
+pub mod definition;
+mod document;
+mod issues;
+mod parameters;
+mod scalars;
+mod shape;
+mod source;
+mod template;
+
+pub use compile::{Compiled, compile};
+pub use parameters::check_parameters;
+pub use shape::schema;
+pub use template::{RenderError, render};
+
+#[cfg(test)]
+mod tests;
