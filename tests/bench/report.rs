@@ -1,0 +1,52 @@
+//! Printing a measure and keeping its samples.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use gantry_tests::paths;
+
+/// The file with the raw samples of one suite: one JSON object for each measure.
+pub(crate) struct Report {
+    path: PathBuf,
+    file: File,
+}
+
+impl Report {
+    /// Starts the file anew.
+    pub(crate) fn create(suite: &str) -> Result<Self> {
+        let directory = paths::repository().join("tests/out/bench");
+        std::fs::create_dir_all(&directory)?;
+        let path = directory.join(format!("{suite}.jsonl"));
+        Ok(Self {
+            file: File::create(&path).with_context(|| format!("create {}", path.display()))?,
+            path,
+        })
+    }
+
+    /// Prints the median of the samples, after keeping them all.
+    pub(crate) fn measure(&mut self, name: &str, unit: &str, samples: &[f64]) -> Result<()> {
+        let line = serde_json::json!({ "name": name, "unit": unit, "statistic": "median", "samples": samples });
+        writeln!(self.file, "{line}")?;
+        println!("BENCH {name} {:.1} {unit}", median(samples).context("no samples")?);
+        Ok(())
+    }
+
+    /// Says where the samples are.
+    pub(crate) fn finish(self) {
+        println!("samples: {}", self.path.display());
+    }
+}
+
+fn median(samples: &[f64]) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    Some(if sorted.len() % 2 == 1 {
+        upper
+    } else {
+        f64::midpoint(sorted[middle - 1], upper)
+    })
+}

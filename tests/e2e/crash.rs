@@ -1,0 +1,370 @@
+//! `kill -9` of daemon, node, supervisor and container at seeded moments. Whatever dies, every workflow completes, no completed step runs again, and
+//! nothing is left.
+//!
+//! `GANTRY_CRASH_SEED` repeats a run, `GANTRY_CRASH_KILLS` sets the number of moments.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use gantry_tests::api::accepted;
+use gantry_tests::docker::{self, ContainerEvent};
+use gantry_tests::seed::Seed;
+use gantry_tests::views::Workflow;
+use gantry_tests::world::{Scenario, World};
+use serde_json::json;
+
+use crate::SOON;
+
+const KILLS: usize = 40;
+const RUNNING_AT_LEAST: usize = 15;
+
+/// Who dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Daemon,
+    Node,
+    /// PID 1 of the sandbox, from outside.
+    Supervisor,
+    /// The container, through Docker.
+    Container,
+}
+
+/// What goes on at that moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// The submission is being committed.
+    Commit,
+    /// The node has the task and builds its workspace.
+    Clone,
+    /// The container has just started.
+    Start,
+    /// The step's process runs.
+    Running,
+    /// The container is dead, artifacts are captured, the layer is sealed, the result is committed.
+    Capture,
+    /// The first container is being removed, and the next step begins.
+    Removal,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kill {
+    victim: Victim,
+    moment: Moment,
+    /// After the moment was seen; spreads the kills over all of it.
+    after: Duration,
+}
+
+/// All kills of a run: half of them while a step runs, shared by the four victims.
+fn plan(seed: &mut Seed, count: usize) -> Vec<Kill> {
+    use Moment::{Capture, Clone, Commit, Removal, Running, Start};
+    use Victim::{Container, Daemon, Node, Supervisor};
+    let cycle = [
+        (Daemon, Running),
+        (Node, Clone),
+        (Supervisor, Running),
+        (Daemon, Commit),
+        (Container, Running),
+        (Node, Capture),
+        (Node, Running),
+        (Daemon, Clone),
+        (Daemon, Running),
+        (Supervisor, Start),
+        (Node, Running),
+        (Daemon, Capture),
+        (Supervisor, Running),
+        (Node, Removal),
+        (Container, Running),
+        (Node, Start),
+        (Container, Start),
+        (Daemon, Removal),
+        (Node, Running),
+        (Daemon, Start),
+    ];
+    let mut kills: Vec<Kill> = cycle
+        .iter()
+        .cycle()
+        .take(count)
+        .map(|&(victim, moment)| {
+            let spread = if moment == Running {
+                Duration::from_millis(1_200)
+            } else {
+                Duration::from_millis(150)
+            };
+            Kill {
+                victim,
+                moment,
+                after: seed.duration_below(spread),
+            }
+        })
+        .collect();
+    seed.shuffle(&mut kills);
+    kills
+}
+
+/// Each attempt prints that it began and ended. The second step checks the tree that the first one left, corrupts it at once, and stays in that
+/// condition until it ends: whoever kills it there leaves a corrupt tree for the next attempt, if layers are not what they should be.
+fn definition(tree: &std::path::Path) -> String {
+    format!(
+        r#"
+name: crash
+tasks:
+  work:
+    workspace: {{ path: {tree} }}
+    steps:
+      - key: first
+        run: |
+          echo "begin $GANTRY_ATTEMPT"
+          sha256sum --check --quiet MANIFEST
+          test ! -e made
+          echo "$GANTRY_IDEMPOTENCY_KEY" > made
+          head -c 2000000 /dev/urandom > data.bin
+          sleep 1
+          echo "end $GANTRY_ATTEMPT"
+        artifacts: [data.bin]
+      - key: second
+        run: |
+          echo "begin $GANTRY_ATTEMPT"
+          sha256sum --check --quiet MANIFEST
+          test -s made && test ! -e junk
+          rm -rf files && echo corrupted > made && echo junk > junk
+          sleep 1
+          echo "end $GANTRY_ATTEMPT"
+"#,
+        tree = tree.display()
+    )
+}
+
+/// A tree that takes a moment to copy, with the sums of its files.
+fn plant_tree(tree: &std::path::Path) -> Result<()> {
+    use sha2::{Digest, Sha256};
+    let mut manifest = String::new();
+    for directory in 0..20 {
+        let parent = tree.join(format!("files/{directory}"));
+        std::fs::create_dir_all(&parent)?;
+        for file in 0..50 {
+            let content = format!("{directory} {file}\n").repeat(200);
+            std::fs::write(parent.join(file.to_string()), &content)?;
+            manifest += &format!("{}  files/{directory}/{file}\n", hex::encode(Sha256::digest(&content)));
+        }
+    }
+    std::fs::write(tree.join("MANIFEST"), manifest)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_workflow_completes_whoever_is_killed_and_whenever() -> Result<()> {
+    let mut seed = Seed::from_env("GANTRY_CRASH_SEED", 20);
+    let count = std::env::var("GANTRY_CRASH_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(KILLS);
+    let kills = plan(&mut seed, count);
+    let running = kills.iter().filter(|kill| kill.moment == Moment::Running).count();
+    assert!(
+        count < KILLS || running >= RUNNING_AT_LEAST,
+        "{running} kills while a step runs"
+    );
+
+    Scenario::apart("crash")
+        .run(async |world| {
+            let tree = world.sources().join("tree");
+            plant_tree(&tree)?;
+            let definition = definition(&tree);
+            let mut workflows = Vec::new();
+            for (number, kill) in kills.iter().enumerate() {
+                let id = round(world, &definition, number, *kill)
+                    .await
+                    .with_context(|| format!("kill {number}: {kill:?}"))?;
+                workflows.push(world.api.workflow(&id).await?);
+            }
+            for workflow in &workflows {
+                no_step_ran_again(world, workflow)
+                    .await
+                    .with_context(|| format!("workflow {}", workflow.id))?;
+            }
+            world.docker_events().all_destroyed(SOON).await?;
+            every_container_served_once(&workflows, &world.docker_events().all())
+        })
+        .await
+}
+
+/// One workflow, one kill, and its end.
+async fn round(world: &World, definition: &str, number: usize, kill: Kill) -> Result<String> {
+    let events = world.docker_events();
+    let mark = events.mark();
+    let key = format!("round-{number}");
+    let submit = async || accepted(&world.api.try_submit(definition, json!({}), Some(&key)).await?);
+
+    let id = if kill.moment == Moment::Commit {
+        // The answer may be lost with the daemon: the key makes it safe to ask again.
+        let (first, killed) = tokio::join!(submit(), strike(world, kill, None));
+        killed?;
+        match first {
+            Ok(id) => {
+                ensure!(submit().await? == id, "an acknowledged submission was forgotten");
+                id
+            }
+            Err(_) => submit().await?,
+        }
+    } else {
+        let id = submit().await?;
+        let container = moment(world, &id, mark, kill.moment).await?;
+        strike(world, kill, container.as_deref()).await?;
+        id
+    };
+    let workflow = world.api.ended(&id, SOON).await?;
+    if workflow.state != "completed" {
+        bail!("the workflow {} instead of completing: {workflow:#?}", workflow.state);
+    }
+    Ok(id)
+}
+
+/// Waits until the moment is there; the container that it is about.
+async fn moment(world: &World, id: &str, mark: usize, moment: Moment) -> Result<Option<String>> {
+    let events = world.docker_events();
+    let seen =
+        async |action: &str| -> Result<Option<String>> { Ok(Some(events.next(action, mark, SOON).await?.actor.id)) };
+    match moment {
+        Moment::Commit => Ok(None),
+        Moment::Clone => {
+            let assigned = |workflow: &Workflow| workflow.attempts().next().is_some();
+            world
+                .api
+                .workflow_when(id, "an assigned step", SOON, assigned)
+                .await
+                .map(|_| None)
+        }
+        Moment::Start => seen("start").await,
+        Moment::Running => {
+            let container = seen("start").await?;
+            let running = |workflow: &Workflow| workflow.attempts().any(|attempt| attempt.state == "running");
+            world.api.workflow_when(id, "a running step", SOON, running).await?;
+            Ok(container)
+        }
+        Moment::Capture => seen("die").await,
+        Moment::Removal => seen("destroy").await,
+    }
+}
+
+/// Kills the victim, and starts again what is ours to start.
+async fn strike(world: &World, kill: Kill, container: Option<&str>) -> Result<()> {
+    // Not a wait for something to be done: the random part of the moment.
+    tokio::time::sleep(kill.after).await;
+    match kill.victim {
+        Victim::Daemon => {
+            world.kill_server().await?;
+            world.restart_server().await
+        }
+        Victim::Node => {
+            world.kill_node().await?;
+            world.start_node().await
+        }
+        Victim::Supervisor | Victim::Container => {
+            let container = container.context("this moment has a container")?;
+            let killed = if kill.victim == Victim::Supervisor {
+                docker::kill_supervisor(container).await
+            } else {
+                docker::kill_container(container).await
+            };
+            // The step may have ended in the meantime, and the container with it: then there is nothing to kill, and the round still counts.
+            killed.or_else(|error| {
+                eprintln!("{kill:?}: {error:#}");
+                Ok(())
+            })
+        }
+    }
+}
+
+/// From the journal and from the stored output: one completed attempt for each step, the last one; those before it were lost; each process began once.
+async fn no_step_ran_again(world: &World, workflow: &Workflow) -> Result<()> {
+    for (task, step) in workflow.steps() {
+        let (last, lost) = step.attempts.split_last().context("a completed step has attempts")?;
+        ensure!(last.state == "completed", "the last attempt {last:?}");
+        ensure!(
+            lost.iter().all(|attempt| attempt.state == "lost"),
+            "attempts of {}: {:#?}",
+            step.key,
+            step.attempts
+        );
+        for attempt in &step.attempts {
+            let log = world
+                .api
+                .log(&workflow.id, &task.name, &step.key, attempt.attempt, "stdout")
+                .await?;
+            let expected = (
+                format!("begin {}\n", attempt.attempt),
+                format!("end {}\n", attempt.attempt),
+            );
+            let whole = format!("{}{}", expected.0, expected.1);
+            if attempt.attempt == last.attempt {
+                ensure!(log == whole, "the completed attempt printed {log:?}");
+            } else {
+                ensure!(whole.starts_with(&log), "a lost attempt printed {log:?}");
+            }
+        }
+    }
+    let mut completed = BTreeSet::new();
+    for event in world.api.events(&workflow.id).await? {
+        let step = (event.data["task"].to_string(), event.data["step"].to_string());
+        match event.kind.as_str() {
+            "step_assigned" => ensure!(
+                !completed.contains(&step),
+                "assigned again after its completion: {event:?}"
+            ),
+            "step_ended" if event.data["end"] == "completed" => {
+                ensure!(completed.insert(step), "completed twice: {event:?}")
+            }
+            _ => {}
+        }
+    }
+    ensure!(
+        completed.len() == workflow.steps().count(),
+        "journaled completions: {completed:?}"
+    );
+    Ok(())
+}
+
+/// From Docker: a sandbox is one container, a container is created once and removed once; from the API: a sandbox belongs to one attempt.
+fn every_container_served_once(workflows: &[Workflow], events: &[ContainerEvent]) -> Result<()> {
+    let mut attempts_of: HashMap<&str, usize> = HashMap::new();
+    for attempt in workflows.iter().flat_map(Workflow::attempts) {
+        if let Some(sandbox) = &attempt.sandbox {
+            *attempts_of.entry(sandbox).or_default() += 1;
+        }
+    }
+    if let Some(shared) = attempts_of.iter().find(|(_, attempts)| **attempts != 1) {
+        bail!("sandbox {shared:?} served several attempts");
+    }
+    let mut containers: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let mut container_of: HashMap<&str, &str> = HashMap::new();
+    for event in events {
+        let seen = containers.entry(&event.actor.id).or_default();
+        match event.action.as_str() {
+            "create" => {
+                seen.0 += 1;
+                let sandbox = event.sandbox().context("a container without its sandbox's id")?;
+                ensure!(
+                    container_of.insert(sandbox, &event.actor.id).is_none(),
+                    "sandbox {sandbox} had two containers"
+                );
+            }
+            "destroy" => seen.1 += 1,
+            _ => {}
+        }
+    }
+    for (container, seen) in &containers {
+        ensure!(
+            *seen == (1, 1),
+            "container {container} was created {} times and removed {} times",
+            seen.0,
+            seen.1
+        );
+    }
+    let unknown: Vec<_> = attempts_of
+        .keys()
+        .filter(|sandbox| !container_of.contains_key(**sandbox))
+        .collect();
+    ensure!(unknown.is_empty(), "Docker never saw {unknown:?}");
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! House rules that no compiler checks. Each failure says what to do.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod dependencies;
+mod documents;
+mod sources;
