@@ -25,6 +25,12 @@ pub enum SealError {
     /// The sealed bytes are damaged, or belong elsewhere.
     #[error("sealed bytes do not open")]
     Open,
+    /// The system gave no randomness, or the text is past what one seal holds (64 GiB).
+    #[error("cannot seal: {reason}")]
+    Random {
+        /// What the system said.
+        reason: String,
+    },
     /// The key was destroyed: the payload is erased for good.
     #[error("the payload was erased")]
     Erased,
@@ -42,5 +48,6 @@ pub trait KeyRing: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SealError::Unwrap`].
-    fn unwrap(&self, tenant: TenantId, workflow: WorkflowId, wrapped: &WrappedKey) -> Result<crate::DataKey, SealError>;
+    fn unwrap(&self, tenant: TenantId, workflow: WorkflowId, wrapped: &WrappedKey)
+    -> Result<crate::DataKey, SealError>;
 }

@@ -1,0 +1,341 @@
+//! Group commit: one thread through which the batches of all partitions go, so that a sync carries everything that came while the one before ran.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admission::batch_bytes;
+use crate::store::{Batch, CommitError, Store};
+
+/// Batches that wait for the sync that runs. Each partition has one in flight, so this is rarely reached; past it, [`Committer::commit`] waits.
+const QUEUE_MAX: usize = 1_024;
+/// Bytes after which one sync takes no further batch: bounds its time and memory. A single larger batch goes alone.
+const SYNC_BYTES_MAX: u64 = 16 << 20;
+
+struct Request {
+    batch: Batch,
+    done: oneshot::Sender<Result<(), CommitError>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    batches: AtomicU64,
+    syncs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What a [`Committer`] has done since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitterCounters {
+    /// Batches that were made durable.
+    pub batches: u64,
+    /// Commits of the store, each with one sync.
+    pub syncs: u64,
+    /// Bytes of keys and values in those batches.
+    pub bytes: u64,
+}
+
+/// Hands batches to the store, many with one sync. Shared by all partition processors of a process.
+///
+/// When a commit's outcome is unknown, every batch in it gets [`CommitError::Unknown`], and so does every batch that waits or comes later: the
+/// committer stays poisoned, since what followed could have been decided on state that is not there. Owners discard their memory, reopen the store,
+/// and start a new committer. A fenced batch is refused alone.
+pub struct Committer {
+    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    counts: Arc<Counts>,
+}
+
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committer")
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Committer {
+    /// Starts the thread.
+    ///
+    /// # Panics
+    /// When the system gives no thread: nothing can run then.
+    #[must_use]
+    #[allow(clippy::expect_used)] // at start-up, before anything was promised
+    pub fn start(store: Arc<dyn Store>) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let counts = Arc::new(Counts::default());
+        let seen = Arc::clone(&counts);
+        let thread = std::thread::Builder::new()
+            .name("gantry-commit".into())
+            .spawn(move || run(store.as_ref(), requests, &seen))
+            .expect("the system can start a thread");
+        Self {
+            queue: Mutex::new(Some(queue)),
+            thread: Mutex::new(Some(thread)),
+            counts,
+        }
+    }
+
+    /// Makes a batch durable together with whatever else waits. When it returns `Ok`, the batch is durable and readable.
+    ///
+    /// Batches that one caller submits one after the other are committed in that order. Dropping the future before it was polled to the queue writes
+    /// nothing; after that the batch is written all the same, and its outcome is unknown to the caller.
+    ///
+    /// # Errors
+    /// [`CommitError`]; after `Unknown` the owner must recover.
+    pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        let queue = self.queue.lock().clone().ok_or(CommitError::Closed)?;
+        let (done, verdict) = oneshot::channel();
+        queue
+            .send(Request { batch, done })
+            .await
+            .map_err(|_| CommitError::Closed)?;
+        // Only a thread that panicked inside the store drops a request without an answer.
+        verdict.await.unwrap_or_else(|_| {
+            Err(CommitError::Unknown {
+                reason: "the commit thread ended unexpectedly".into(),
+            })
+        })
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> CommitterCounters {
+        CommitterCounters {
+            batches: self.counts.batches.load(Ordering::Relaxed),
+            syncs: self.counts.syncs.load(Ordering::Relaxed),
+            bytes: self.counts.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes no further batch, lets those that wait finish, and joins the thread; blocks for at most the syncs that are left. Later commits get
+    /// [`CommitError::Closed`]. Dropping the committer does the same.
+    pub fn close(&self) {
+        drop(self.queue.lock().take());
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the commit thread panicked");
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn run(store: &dyn Store, mut requests: mpsc::Receiver<Request>, counts: &Counts) {
+    let mut carried: Option<Request> = None;
+    loop {
+        let Some(first) = carried.take().or_else(|| requests.blocking_recv()) else {
+            return;
+        };
+        let mut bytes = batch_bytes(&first.batch);
+        let (mut batches, mut waiters) = (vec![first.batch], vec![first.done]);
+        while let Ok(next) = requests.try_recv() {
+            let more = batch_bytes(&next.batch);
+            if bytes + more > SYNC_BYTES_MAX {
+                carried = Some(next);
+                break;
+            }
+            bytes += more;
+            batches.push(next.batch);
+            waiters.push(next.done);
+        }
+        match store.commit(&batches) {
+            Ok(verdicts) => {
+                counts.syncs.fetch_add(1, Ordering::Relaxed);
+                for ((verdict, waiter), batch) in verdicts.into_iter().zip(waiters).zip(&batches) {
+                    if verdict.is_ok() {
+                        counts.batches.fetch_add(1, Ordering::Relaxed);
+                        counts.bytes.fetch_add(batch_bytes(batch), Ordering::Relaxed);
+                    }
+                    // A caller that went away does not want to know.
+                    drop(waiter.send(verdict));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "commit failed; the journal takes no further batch until it is reopened");
+                let reason = match error {
+                    CommitError::Unknown { reason } => reason,
+                    other => other.to_string(),
+                };
+                let refuse = |waiter: oneshot::Sender<_>| {
+                    drop(waiter.send(Err(CommitError::Unknown { reason: reason.clone() })))
+                };
+                waiters.into_iter().for_each(refuse);
+                carried.into_iter().for_each(|request| refuse(request.done));
+                while let Some(request) = requests.blocking_recv() {
+                    refuse(request.done);
+                }
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use gantry_proto::{PartitionId, TenantId, WorkflowId};
+    use parking_lot::Condvar;
+
+    use super::*;
+    use crate::keys;
+    use crate::memory::{CommitFault, MemoryStore};
+    use crate::store::{Direction, Epoch, Pair, ReadError, Write};
+
+    /// A memory store whose commits wait until the test opens the gate.
+    #[derive(Default)]
+    struct Gated {
+        store: MemoryStore,
+        open: Mutex<bool>,
+        changed: Condvar,
+        entered: Mutex<usize>,
+    }
+
+    impl Gated {
+        fn wait_entered(&self, count: usize) {
+            let mut entered = self.entered.lock();
+            while *entered < count {
+                self.changed.wait(&mut entered);
+            }
+        }
+
+        fn open(&self) {
+            *self.open.lock() = true;
+            self.changed.notify_all();
+        }
+    }
+
+    impl Store for Gated {
+        fn acquire(&self, partition: PartitionId) -> Result<Epoch, CommitError> {
+            self.store.acquire(partition)
+        }
+
+        fn commit(&self, batches: &[Batch]) -> Result<Vec<Result<(), CommitError>>, CommitError> {
+            *self.entered.lock() += 1;
+            self.changed.notify_all();
+            let mut open = self.open.lock();
+            while !*open {
+                self.changed.wait(&mut open);
+            }
+            drop(open);
+            self.store.commit(batches)
+        }
+
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+            self.store.get(key)
+        }
+
+        fn scan(&self, from: &[u8], to: &[u8], direction: Direction, limit: usize) -> Result<Vec<Pair>, ReadError> {
+            self.store.scan(from, to, direction, limit)
+        }
+    }
+
+    fn partition() -> PartitionId {
+        PartitionId::new(0).unwrap()
+    }
+
+    fn key(n: u64) -> Bytes {
+        keys::workflow(
+            partition(),
+            TenantId::from_bytes([1; 16]),
+            WorkflowId::new(n, partition(), n),
+        )
+    }
+
+    fn batch(epoch: Epoch, n: u64) -> Batch {
+        Batch {
+            partition: partition(),
+            epoch,
+            writes: vec![Write::Put(key(n), Bytes::from_static(b"v"))],
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_waits_shares_the_next_sync() {
+        let store = Arc::new(Gated::default());
+        let epoch = store.acquire(partition()).unwrap();
+        let committer = Arc::new(Committer::start(store.clone()));
+        let first = tokio::spawn({
+            let committer = Arc::clone(&committer);
+            async move { committer.commit(batch(epoch, 0)).await }
+        });
+        tokio::task::spawn_blocking({
+            let store = Arc::clone(&store);
+            move || store.wait_entered(1)
+        })
+        .await
+        .unwrap();
+        // The first sync runs. These are polled into the queue one after the other, then the gate opens.
+        let mut later: Vec<_> = (1..=100).map(|n| Box::pin(committer.commit(batch(epoch, n)))).collect();
+        for commit in &mut later {
+            assert!(futures_util::poll!(commit).is_pending());
+        }
+        store.open();
+        first.await.unwrap().unwrap();
+        for commit in later {
+            commit.await.unwrap();
+        }
+        let counters = committer.counters();
+        assert_eq!((counters.batches, counters.syncs), (101, 2));
+        assert_eq!(counters.bytes, 101 * (35 + 1));
+        assert!(store.get(&key(100)).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_fenced_batch_is_refused_alone() {
+        let store = Arc::new(MemoryStore::new());
+        let old = store.acquire(partition()).unwrap();
+        let new = store.acquire(partition()).unwrap();
+        let committer = Committer::start(store.clone());
+        let (stale, fresh) = tokio::join!(committer.commit(batch(old, 1)), committer.commit(batch(new, 2)));
+        assert!(matches!(stale, Err(CommitError::Fenced { .. })));
+        fresh.unwrap();
+        assert_eq!(
+            (store.get(&key(1)).unwrap(), store.get(&key(2)).unwrap().is_some()),
+            (None, true)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unknown_outcome_poisons_for_good() {
+        for fault in [CommitFault::BeforeApply, CommitFault::AfterApply] {
+            let store = Arc::new(MemoryStore::new());
+            let epoch = store.acquire(partition()).unwrap();
+            let committer = Committer::start(store.clone());
+            committer.commit(batch(epoch, 1)).await.unwrap();
+            store.fail_next_commit(fault);
+            for n in 2..5 {
+                let outcome = committer.commit(batch(epoch, n)).await;
+                assert!(matches!(outcome, Err(CommitError::Unknown { .. })), "{outcome:?}");
+            }
+            assert_eq!(store.get(&key(2)).unwrap().is_some(), fault == CommitFault::AfterApply);
+            assert_eq!(store.get(&key(3)).unwrap(), None, "nothing follows an unknown outcome");
+            assert_eq!(committer.counters().batches, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn close_finishes_what_waits_and_refuses_the_rest() {
+        let store = Arc::new(Gated::default());
+        let epoch = store.acquire(partition()).unwrap();
+        let committer = Committer::start(store.clone());
+        let mut waiting = Box::pin(committer.commit(batch(epoch, 1)));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        store.open();
+        committer.close();
+        waiting.await.unwrap();
+        assert!(matches!(
+            committer.commit(batch(epoch, 2)).await,
+            Err(CommitError::Closed)
+        ));
+    }
+}

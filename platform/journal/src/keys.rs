@@ -1,0 +1,568 @@
+//! The key layout. All numbers are big-endian, so that the order of entities is the order of bytes.
+//!
+//! Every key but those of the store itself begins with one byte of kind, two of partition, and 16 of tenant; a log key alone has its sequence before
+//! the tenant, because a partition's log is read in sequence whoever it belongs to.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId};
+
+use crate::store::prefix_end;
+
+/// What a key holds: its first byte. Numbers are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// The store's own keys: format, partition count, installation, epochs, verified positions.
+    Meta = 0x01,
+    /// A log entry.
+    Log = 0x10,
+    /// A workflow's wrapped data key.
+    DataKey = 0x20,
+    /// A workflow row.
+    Workflow = 0x21,
+    /// A task row.
+    Task = 0x22,
+    /// A workflow that has not ended.
+    Active = 0x23,
+    /// Where a workflow's records are in the log.
+    Timeline = 0x24,
+    /// An idempotency key.
+    Idempotency = 0x25,
+    /// A node row.
+    Node = 0x26,
+}
+
+/// A range of keys, `from..to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The first key.
+    pub from: Bytes,
+    /// One past the last key.
+    pub to: Bytes,
+}
+
+impl KeyRange {
+    fn of_prefix(prefix: Bytes) -> Self {
+        let to = prefix_end(&prefix).into();
+        Self { from: prefix, to }
+    }
+}
+
+const HEAD: usize = 3;
+const ID: usize = 16;
+
+fn head(kind: Kind, partition: PartitionId, capacity: usize) -> BytesMut {
+    let mut key = BytesMut::with_capacity(capacity);
+    key.put_u8(kind as u8);
+    key.put_u16(partition.index());
+    key
+}
+
+fn with_ids(kind: Kind, partition: PartitionId, ids: &[&[u8; ID]]) -> Bytes {
+    let mut key = head(kind, partition, HEAD + ids.len() * ID);
+    for id in ids {
+        key.put_slice(*id);
+    }
+    key.freeze()
+}
+
+/// A log entry.
+#[must_use]
+pub fn log(partition: PartitionId, first_seq: u64, tenant: TenantId) -> Bytes {
+    let mut key = head(Kind::Log, partition, HEAD + 8 + ID);
+    key.put_u64(first_seq);
+    key.put_slice(tenant.as_bytes());
+    key.freeze()
+}
+
+/// The log of a partition from the entry that begins at `from_seq` on.
+#[must_use]
+pub fn log_from(partition: PartitionId, from_seq: u64) -> KeyRange {
+    let mut from = head(Kind::Log, partition, HEAD + 8);
+    from.put_u64(from_seq);
+    let to = prefix_end(&head(Kind::Log, partition, HEAD)).into();
+    KeyRange {
+        from: from.freeze(),
+        to,
+    }
+}
+
+/// The log of a partition up to and including an entry that begins at `seq`; for reverse scans.
+#[must_use]
+pub fn log_through(partition: PartitionId, seq: u64) -> KeyRange {
+    let mut last = head(Kind::Log, partition, HEAD + 8);
+    last.put_u64(seq);
+    KeyRange {
+        from: head(Kind::Log, partition, HEAD).freeze(),
+        to: prefix_end(&last).into(),
+    }
+}
+
+/// A workflow's wrapped data key.
+#[must_use]
+pub fn data_key(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> Bytes {
+    with_ids(Kind::DataKey, partition, &[tenant.as_bytes(), workflow.as_bytes()])
+}
+
+/// A workflow row.
+#[must_use]
+pub fn workflow(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> Bytes {
+    with_ids(Kind::Workflow, partition, &[tenant.as_bytes(), workflow.as_bytes()])
+}
+
+/// All workflow rows of a tenant in a partition, oldest first.
+#[must_use]
+pub fn workflows_of(partition: PartitionId, tenant: TenantId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(Kind::Workflow, partition, &[tenant.as_bytes()]))
+}
+
+/// A task row.
+#[must_use]
+pub fn task(partition: PartitionId, tenant: TenantId, workflow: WorkflowId, task: TaskId) -> Bytes {
+    with_ids(
+        Kind::Task,
+        partition,
+        &[tenant.as_bytes(), workflow.as_bytes(), task.as_bytes()],
+    )
+}
+
+/// All task rows of a workflow.
+#[must_use]
+pub fn tasks_of(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(
+        Kind::Task,
+        partition,
+        &[tenant.as_bytes(), workflow.as_bytes()],
+    ))
+}
+
+/// Marks a workflow that has not ended.
+#[must_use]
+pub fn active(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> Bytes {
+    with_ids(Kind::Active, partition, &[tenant.as_bytes(), workflow.as_bytes()])
+}
+
+/// Where a workflow's records of the log entry at `first_seq` are. The value is written by [`timeline_value`].
+#[must_use]
+pub fn timeline(partition: PartitionId, tenant: TenantId, workflow: WorkflowId, first_seq: u64) -> Bytes {
+    let mut key = head(Kind::Timeline, partition, HEAD + 2 * ID + 8);
+    key.put_slice(tenant.as_bytes());
+    key.put_slice(workflow.as_bytes());
+    key.put_u64(first_seq);
+    key.freeze()
+}
+
+/// A workflow's timeline from the entry that begins at `from_seq` on.
+#[must_use]
+pub fn timeline_from(partition: PartitionId, tenant: TenantId, workflow: WorkflowId, from_seq: u64) -> KeyRange {
+    let prefix = with_ids(Kind::Timeline, partition, &[tenant.as_bytes(), workflow.as_bytes()]);
+    KeyRange {
+        from: timeline(partition, tenant, workflow, from_seq),
+        to: prefix_end(&prefix).into(),
+    }
+}
+
+/// The offsets of a workflow's records within a log entry: two bytes each, or `None` for an offset past 65,535.
+#[must_use]
+pub fn timeline_value(offsets: &[usize]) -> Option<Bytes> {
+    let mut value = BytesMut::with_capacity(offsets.len() * 2);
+    for offset in offsets {
+        value.put_u16(u16::try_from(*offset).ok()?);
+    }
+    Some(value.freeze())
+}
+
+/// Reads what [`timeline_value`] wrote; `None` when the length is odd.
+#[must_use]
+pub fn timeline_offsets(value: &[u8]) -> Option<Vec<usize>> {
+    let (pairs, rest) = value.as_chunks::<2>();
+    rest.is_empty().then(|| {
+        pairs
+            .iter()
+            .map(|pair| usize::from(u16::from_be_bytes(*pair)))
+            .collect()
+    })
+}
+
+/// An idempotency key of a tenant, by its hash.
+#[must_use]
+pub fn idempotency(partition: PartitionId, tenant: TenantId, key_hash: &[u8; 32]) -> Bytes {
+    let mut key = head(Kind::Idempotency, partition, HEAD + ID + 32);
+    key.put_slice(tenant.as_bytes());
+    key.put_slice(key_hash);
+    key.freeze()
+}
+
+/// A node row.
+#[must_use]
+pub fn node(partition: PartitionId, tenant: TenantId, node: NodeId) -> Bytes {
+    with_ids(Kind::Node, partition, &[tenant.as_bytes(), node.as_bytes()])
+}
+
+/// Every key of a kind in a partition, of all tenants: for recovery, never to answer a request.
+#[must_use]
+pub fn all_of(kind: Kind, partition: PartitionId) -> KeyRange {
+    KeyRange::of_prefix(head(kind, partition, HEAD).freeze())
+}
+
+/// A parsed key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are those of the constructors above
+pub enum Parsed {
+    /// See [`log`].
+    Log {
+        partition: PartitionId,
+        first_seq: u64,
+        tenant: TenantId,
+    },
+    /// See [`data_key`].
+    DataKey {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+    },
+    /// See [`workflow`].
+    Workflow {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+    },
+    /// See [`task`].
+    Task {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        task: TaskId,
+    },
+    /// See [`active`].
+    Active {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+    },
+    /// See [`timeline`].
+    Timeline {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        first_seq: u64,
+    },
+    /// See [`idempotency`].
+    Idempotency {
+        partition: PartitionId,
+        tenant: TenantId,
+        key_hash: [u8; 32],
+    },
+    /// See [`node`].
+    Node {
+        partition: PartitionId,
+        tenant: TenantId,
+        node: NodeId,
+    },
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+}
+
+/// Takes a key apart; `None` when it is not one of the layouts above, the store's own keys included.
+#[must_use]
+pub fn parse(key: &[u8]) -> Option<Parsed> {
+    let mut rest = Cursor(key);
+    let [kind] = rest.take::<1>()?;
+    let partition = PartitionId::new(u16::from_be_bytes(rest.take()?))?;
+    if kind == Kind::Log as u8 {
+        let first_seq = rest.u64()?;
+        let tenant = TenantId::from_bytes(rest.take()?);
+        return rest.0.is_empty().then_some(Parsed::Log {
+            partition,
+            first_seq,
+            tenant,
+        });
+    }
+    let tenant = TenantId::from_bytes(rest.take()?);
+    let mut id = || rest.take::<ID>();
+    let parsed = match kind {
+        k if k == Kind::DataKey as u8 => Parsed::DataKey {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
+        },
+        k if k == Kind::Workflow as u8 => Parsed::Workflow {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
+        },
+        k if k == Kind::Task as u8 => {
+            let workflow = WorkflowId::from_bytes(id()?);
+            Parsed::Task {
+                partition,
+                tenant,
+                workflow,
+                task: TaskId::from_bytes(id()?),
+            }
+        }
+        k if k == Kind::Active as u8 => Parsed::Active {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
+        },
+        k if k == Kind::Timeline as u8 => {
+            let workflow = WorkflowId::from_bytes(id()?);
+            Parsed::Timeline {
+                partition,
+                tenant,
+                workflow,
+                first_seq: rest.u64()?,
+            }
+        }
+        k if k == Kind::Idempotency as u8 => Parsed::Idempotency {
+            partition,
+            tenant,
+            key_hash: rest.take()?,
+        },
+        k if k == Kind::Node as u8 => Parsed::Node {
+            partition,
+            tenant,
+            node: NodeId::from_bytes(id()?),
+        },
+        _ => return None,
+    };
+    rest.0.is_empty().then_some(parsed)
+}
+
+/// Whether a batch of `partition` may write this key: it is a known kind, not the store's own, and of that partition.
+#[must_use]
+pub fn belongs_to(key: &[u8], partition: PartitionId) -> bool {
+    matches!(key, [kind, high, low, ..] if *kind != Kind::Meta as u8 && u16::from_be_bytes([*high, *low]) == partition.index())
+}
+
+/// Keys of the store itself. Only [`crate::Store`] implementations write them.
+pub mod meta {
+    use bytes::BufMut as _;
+
+    use super::{Bytes, BytesMut, Kind, PartitionId};
+
+    fn key(name: u8, partition: Option<PartitionId>) -> Bytes {
+        let mut key = BytesMut::with_capacity(4);
+        key.put_u8(Kind::Meta as u8);
+        key.put_u8(name);
+        if let Some(partition) = partition {
+            key.put_u16(partition.index());
+        }
+        key.freeze()
+    }
+
+    /// Version of the records and rows: u32.
+    #[must_use]
+    pub fn format() -> Bytes {
+        key(1, None)
+    }
+
+    /// How many partitions the store has: u16.
+    #[must_use]
+    pub fn partitions() -> Bytes {
+        key(2, None)
+    }
+
+    /// Id of the installation: 16 random bytes.
+    #[must_use]
+    pub fn installation() -> Bytes {
+        key(3, None)
+    }
+
+    /// Epoch of a partition's owner: u64.
+    #[must_use]
+    pub fn epoch(partition: PartitionId) -> Bytes {
+        key(4, Some(partition))
+    }
+
+    /// Position up to which a partition's chain needs no check at open: next sequence u64, chain 16 bytes.
+    #[must_use]
+    pub fn verified(partition: PartitionId) -> Bytes {
+        key(5, Some(partition))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(index: u16) -> PartitionId {
+        PartitionId::new(index).unwrap()
+    }
+
+    fn tenant(n: u8) -> TenantId {
+        TenantId::from_bytes([n; 16])
+    }
+
+    fn wf(n: u8) -> WorkflowId {
+        WorkflowId::from_bytes([n; 16])
+    }
+
+    #[test]
+    fn keys_round_trip() {
+        let task_id = TaskId::from_bytes([9; 16]);
+        let node_id = NodeId::from_bytes([8; 16]);
+        let (partition, t, w) = (p(4095), tenant(3), wf(4));
+        let cases = [
+            (
+                log(partition, u64::MAX, t),
+                Parsed::Log {
+                    partition,
+                    first_seq: u64::MAX,
+                    tenant: t,
+                },
+            ),
+            (
+                data_key(partition, t, w),
+                Parsed::DataKey {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                },
+            ),
+            (
+                workflow(partition, t, w),
+                Parsed::Workflow {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                },
+            ),
+            (
+                task(partition, t, w, task_id),
+                Parsed::Task {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                    task: task_id,
+                },
+            ),
+            (
+                active(partition, t, w),
+                Parsed::Active {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                },
+            ),
+            (
+                timeline(partition, t, w, 7),
+                Parsed::Timeline {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                    first_seq: 7,
+                },
+            ),
+            (
+                idempotency(partition, t, &[5; 32]),
+                Parsed::Idempotency {
+                    partition,
+                    tenant: t,
+                    key_hash: [5; 32],
+                },
+            ),
+            (
+                node(partition, t, node_id),
+                Parsed::Node {
+                    partition,
+                    tenant: t,
+                    node: node_id,
+                },
+            ),
+        ];
+        for (key, parsed) in cases {
+            assert_eq!(parse(&key), Some(parsed));
+            assert!(belongs_to(&key, partition) && !belongs_to(&key, p(1)));
+            assert_eq!(parse(&key[..key.len() - 1]), None, "short {parsed:?}");
+            let mut long = key.to_vec();
+            long.push(0);
+            assert_eq!(parse(&long), None, "long {parsed:?}");
+        }
+        assert_eq!(parse(&meta::epoch(p(1))), None);
+        assert!(!belongs_to(&meta::epoch(p(1)), p(1)));
+    }
+
+    #[test]
+    fn log_order_is_partition_then_sequence_whatever_the_tenant() {
+        let mut keys = vec![
+            log(p(2), 1, tenant(0)),
+            log(p(1), 256, tenant(0)),
+            log(p(1), 255, tenant(9)),
+            log(p(1), 2, tenant(5)),
+            log(p(1), 1, tenant(200)),
+        ];
+        keys.sort();
+        let order: Vec<_> = keys.iter().map(|key| parse(key).unwrap()).collect();
+        let seqs: Vec<_> = order
+            .iter()
+            .map(|parsed| match parsed {
+                Parsed::Log {
+                    partition, first_seq, ..
+                } => (partition.index(), *first_seq),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(seqs, [(1, 1), (1, 2), (1, 255), (1, 256), (2, 1)]);
+    }
+
+    #[test]
+    fn ranges_hold_their_own_and_nothing_else() {
+        let range = log_from(p(1), 5);
+        let inside = |range: &KeyRange, key: &Bytes| range.from <= *key && *key < range.to;
+        assert!(inside(&range, &log(p(1), 5, tenant(0))) && inside(&range, &log(p(1), u64::MAX, tenant(255))));
+        assert!(!inside(&range, &log(p(1), 4, tenant(255))) && !inside(&range, &log(p(2), 5, tenant(0))));
+
+        let through = log_through(p(1), 5);
+        assert!(inside(&through, &log(p(1), 5, tenant(255))) && !inside(&through, &log(p(1), 6, tenant(0))));
+        assert!(inside(&log_through(p(1), u64::MAX), &log(p(1), u64::MAX, tenant(255))));
+
+        let tasks = tasks_of(p(1), tenant(1), wf(1));
+        assert!(inside(
+            &tasks,
+            &task(p(1), tenant(1), wf(1), TaskId::from_bytes([255; 16]))
+        ));
+        assert!(!inside(
+            &tasks,
+            &task(p(1), tenant(1), wf(2), TaskId::from_bytes([0; 16]))
+        ));
+        assert!(!inside(
+            &tasks,
+            &task(p(1), tenant(2), wf(1), TaskId::from_bytes([0; 16]))
+        ));
+
+        let timeline_range = timeline_from(p(1), tenant(1), wf(255), 3);
+        assert!(inside(&timeline_range, &timeline(p(1), tenant(1), wf(255), u64::MAX)));
+        assert!(!inside(&timeline_range, &timeline(p(1), tenant(1), wf(255), 2)));
+        assert!(!inside(&timeline_range, &timeline(p(1), tenant(2), wf(0), 9)));
+
+        let rows = workflows_of(p(0xfff), tenant(0xff));
+        assert!(inside(&rows, &workflow(p(0xfff), tenant(0xff), wf(0xff))));
+        assert!(!inside(&rows, &data_key(p(0xfff), tenant(0xff), wf(0xff))));
+        assert!(inside(
+            &all_of(Kind::Active, p(3)),
+            &active(p(3), tenant(0xff), wf(0xff))
+        ));
+        assert!(!inside(&all_of(Kind::Active, p(3)), &active(p(4), tenant(0), wf(0))));
+    }
+
+    #[test]
+    fn timeline_values_round_trip() {
+        let offsets = vec![0, 1, 255, 65_535];
+        assert_eq!(timeline_offsets(&timeline_value(&offsets).unwrap()), Some(offsets));
+        assert_eq!(timeline_value(&[65_536]), None);
+        assert_eq!(timeline_offsets(&[1]), None);
+    }
+}
