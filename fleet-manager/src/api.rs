@@ -134,7 +134,11 @@ pub struct FleetError {
 
 impl From<FleetError> for Fault {
     fn from(error: FleetError) -> Self {
-        Self { code: error.code.as_str().to_owned(), message: error.message, hint: error.hint }
+        Self {
+            code: error.code.as_str().to_owned(),
+            message: error.message,
+            hint: error.hint,
+        }
     }
 }
 
