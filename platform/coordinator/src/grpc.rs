@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -17,6 +18,9 @@ use crate::Coordinator;
 
 /// Bytes of one message that carries artifact data.
 const ARTIFACT_CHUNK_BYTES: usize = 256 << 10;
+
+/// How long a session may outlive the revocation of its token.
+const TOKEN_RECHECK: Duration = Duration::from_secs(10);
 
 /// The gRPC service that nodes dial.
 pub struct NodeServer {
@@ -40,7 +44,7 @@ impl NodeServer {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .ok_or_else(|| Status::unauthenticated("a node token is needed: `gantry node token create NAME` makes one"))?;
-        self.directory.verify_node_token(token).await.map_err(|error| {
+        self.directory.authenticate_node(token).await.map_err(|error| {
             tracing::warn!(%error, "node token refused");
             Status::unauthenticated("the node token is not valid: it is unknown, revoked or expired")
         })
@@ -52,17 +56,26 @@ impl NodeServer {
 }
 
 fn serves(identity: &NodeIdentity) -> Serves {
-    if identity.shared { Serves::All } else { Serves::Tenant(identity.tenant) }
+    match identity.serves {
+        gantry_directory::Serves::All => Serves::All,
+        gantry_directory::Serves::Tenant(tenant) => Serves::Tenant(tenant),
+    }
 }
 
 /// A node token of one tenant reaches nothing of another, whatever the node says.
 fn covers(identity: &NodeIdentity, tenant: TenantId) -> Result<(), Status> {
-    if identity.shared || identity.tenant == tenant { Ok(()) } else { Err(Status::not_found("no such assignment")) }
+    match serves(identity) {
+        Serves::Tenant(own) if own != tenant => Err(Status::not_found("no such assignment")),
+        _ => Ok(()),
+    }
 }
 
+/// Metadata key under which a refusal's code travels: gRPC's own codes are too few.
+const CODE_KEY: &str = "gantry-error-code";
+
 fn status(refusal: &Refusal) -> Status {
-    let text = format!("{}: {}", refusal.code, refusal.message);
-    match refusal.code {
+    let text = refusal.message.clone();
+    let mut status = match refusal.code {
         ErrorCode::NotFound => Status::not_found(text),
         ErrorCode::StaleFence => Status::failed_precondition(text),
         ErrorCode::TooLarge => Status::out_of_range(text),
@@ -70,7 +83,12 @@ fn status(refusal: &Refusal) -> Status {
         ErrorCode::StorageUnavailable => Status::unavailable(text),
         ErrorCode::InvalidRequest | ErrorCode::ArtifactRefused => Status::invalid_argument(text),
         _ => Status::internal(text),
+    };
+    // Codes are lower-case words with hyphens: always valid metadata.
+    if let Ok(code) = refusal.code.as_str().parse() {
+        status.metadata_mut().insert(CODE_KEY, code);
     }
+    status
 }
 
 #[tonic::async_trait]
@@ -82,12 +100,23 @@ impl NodeService for NodeServer {
         let identity = self.authenticate(&request).await?;
         let mut inbound = request.into_inner();
         let (to_session, from_session) = self.coordinator.open_session(serves(&identity));
+        let directory = Arc::clone(&self.directory);
+        let token = identity.token;
+        let mut recheck = tokio::time::interval(TOKEN_RECHECK);
         // Owned by the coordinator's tracker; ends with the stream of the node or with the session, whichever is first.
         self.coordinator.sessions.spawn(async move {
             loop {
                 let message = tokio::select! {
                     () = to_session.closed() => return,
                     message = inbound.message() => message,
+                    _ = recheck.tick() => match directory.node_token_lives(token).await {
+                        Ok(false) => {
+                            tracing::warn!(%token, "session ended: its node token was revoked");
+                            return;
+                        }
+                        // An unreadable directory is no revocation.
+                        Ok(true) | Err(_) => continue,
+                    },
                 };
                 match message {
                     Ok(Some(message)) => {

@@ -29,15 +29,10 @@ struct Account {
     lent: BTreeMap<PartitionId, u32>,
     /// Spent in a batch that is not durable yet, by partition.
     pending: BTreeMap<PartitionId, u32>,
-    /// Takes nothing new.
-    draining: bool,
 }
 
 impl Account {
     fn free(&self) -> u32 {
-        if self.draining {
-            return 0;
-        }
         let flying = u32::try_from(self.sent.saturating_sub(self.seen)).unwrap_or(u32::MAX);
         let taken: u32 = self.lent.values().chain(self.pending.values()).sum();
         self.slots.saturating_sub(flying).saturating_sub(taken)
@@ -53,7 +48,6 @@ impl Ledger {
             sent: 0,
             lent: BTreeMap::new(),
             pending: BTreeMap::new(),
-            draining: false,
             offer: Candidate { credits: 0, ..offer },
         };
         self.nodes.insert(account.offer.node, account);
@@ -69,13 +63,6 @@ impl Ledger {
         let Some(account) = self.nodes.get_mut(&node) else { return Vec::new() };
         account.slots = slots;
         account.seen = seen.min(account.sent);
-        self.wake_all()
-    }
-
-    /// Sets or lifts draining. Returns the partitions to wake.
-    pub(crate) fn drain(&mut self, node: NodeId, draining: bool) -> Vec<PartitionId> {
-        let Some(account) = self.nodes.get_mut(&node) else { return Vec::new() };
-        account.draining = draining;
         self.wake_all()
     }
 
@@ -142,7 +129,6 @@ impl Ledger {
     pub(crate) fn offers(&self) -> Vec<Candidate> {
         self.nodes
             .values()
-            .filter(|account| !account.draining)
             .map(|account| Candidate { credits: account.free(), ..account.offer.clone() })
             .collect()
     }
@@ -262,15 +248,5 @@ mod tests {
         ledger.credit(node(1), 1, 0);
         ledger.settle(partition(0), &lent, &spent(&[(1, 1)]));
         assert_eq!(credits(&ledger.lend(partition(1))), 1);
-    }
-
-    #[test]
-    fn a_draining_node_lends_nothing() {
-        let mut ledger = Ledger::default();
-        ledger.connect(offer(1));
-        ledger.credit(node(1), 4, 0);
-        ledger.drain(node(1), true);
-        assert!(ledger.lend(partition(0)).is_empty());
-        assert_eq!(ledger.drain(node(1), false), [partition(0)]);
     }
 }

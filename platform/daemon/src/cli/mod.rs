@@ -1,0 +1,108 @@
+//! The command line. Data goes to stdout, talk to stderr; `-o json` prints answers as they came from the API.
+
+mod artifact;
+mod doctor;
+mod follow;
+mod init;
+mod key;
+mod logs;
+mod node;
+mod output;
+mod run;
+mod table;
+mod workflow;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::client::config::ConnectionArgs;
+use crate::targets;
+
+/// How a command ends. Scripts match on these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Ok = 0,
+    /// The workflow failed, or the command could not be carried out.
+    Failed = 1,
+    /// Wrong usage, or the server refused the request.
+    Refused = 2,
+    /// The workflow was cancelled.
+    Cancelled = 3,
+}
+
+/// Durable workflows whose steps run in fresh containers.
+#[derive(Debug, Parser)]
+#[command(name = "gantry", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// Form of the output
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Form::Text)]
+    form: Form,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// For programs: the API's own documents.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process: engine, gateway and a node, on embedded stores
+    Dev(targets::dev::DevArgs),
+    /// Run engine and gateway; nodes join over the network
+    Server(targets::server::ServerArgs),
+    /// Run a node on a container host, or manage nodes (`ls`, `drain`, `token`)
+    Node(node::NodeArgs),
+    /// Create a data directory and its first admin key
+    Init(init::InitArgs),
+    /// Submit a workflow and follow it to its end
+    Run(run::RunArgs),
+    /// List, show and cancel workflows
+    #[command(subcommand)]
+    Workflow(workflow::WorkflowCommand),
+    /// Print the output of steps
+    Logs(logs::LogsArgs),
+    /// List and download artifacts
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
+    /// Manage API keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Check what this machine needs to run steps
+    Doctor(doctor::DoctorArgs),
+}
+
+impl Cli {
+    /// Whether this is a long-running role, which logs instead of talking.
+    pub(crate) fn is_daemon(&self) -> bool {
+        match &self.command {
+            Command::Dev(_) | Command::Server(_) => true,
+            Command::Node(args) => args.is_daemon(),
+            _ => false,
+        }
+    }
+
+    pub(crate) async fn run(self) -> Result<Exit> {
+        let Self { connection, form, command } = self;
+        match command {
+            Command::Dev(args) => targets::dev::run(args).await.map(|()| Exit::Ok),
+            Command::Server(args) => targets::server::run(args).await.map(|()| Exit::Ok),
+            Command::Node(args) => node::run(args, &connection, form).await,
+            Command::Init(args) => init::run(args, form).await,
+            Command::Run(args) => run::run(args, &connection, form).await,
+            Command::Workflow(command) => workflow::run(command, &connection, form).await,
+            Command::Logs(args) => logs::run(args, &connection).await,
+            Command::Artifact(command) => artifact::run(command, &connection, form).await,
+            Command::Key(command) => key::run(command, &connection, form).await,
+            Command::Doctor(args) => doctor::run(args, form).await,
+        }
+    }
+}

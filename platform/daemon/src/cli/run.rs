@@ -1,0 +1,176 @@
+//! `gantry run`: submit a definition and follow it to its end.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use gantry_proto::limits;
+use owo_colors::Stream;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Exit, Form, follow, output};
+use crate::client::config::ConnectionArgs;
+use crate::client::model::{List, Submitted, Workflow};
+use crate::client::{Client, model};
+
+/// Arguments of `gantry run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Workflow definition, YAML or JSON; `-` reads stdin
+    file: PathBuf,
+    /// Parameter `name=value`. A value that is a JSON number, boolean, null, array or object is passed as such, anything else as text;
+    /// `name:=json` is always JSON
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// Label `key=value`
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// Return as soon as the workflow is durable
+    #[arg(long)]
+    detach: bool,
+    /// Print the steps' output while they run
+    #[arg(long)]
+    follow_output: bool,
+    /// Repeating the command with the same key returns the same workflow
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
+    let definition = read(&args.file)?;
+    let parameters = parameters(&args.params)?;
+    let labels = labels(&args.labels)?;
+    let client = Client::new(connection.resolve()?)?;
+    let mut request = client
+        .request(Method::POST, "/workflows")
+        .json(&json!({"definition": definition, "parameters": parameters, "labels": labels}));
+    if let Some(key) = &args.idempotency_key {
+        request = request.header("idempotency-key", key);
+    }
+    let submitted: Submitted = client.send(request).await?.json().await.context("read the answer")?;
+    if args.detach {
+        match form {
+            Form::Json => output::json(&json!({"id": submitted.id, "replayed": submitted.replayed}))?,
+            Form::Text => output::line(&submitted.id)?,
+        }
+        return Ok(Exit::Ok);
+    }
+    let known = if submitted.replayed { " (known by its idempotency key)" } else { "" };
+    eprintln!("workflow {}{known}", submitted.id);
+    follow::to_end(&client, &submitted.id, args.follow_output).await?;
+    finish(&client, &submitted.id, form).await
+}
+
+/// Prints the result and says how it ended.
+async fn finish(client: &Client, id: &str, form: Form) -> Result<Exit> {
+    let document: Value = client.get(&format!("/workflows/{id}")).await?;
+    let workflow: Workflow = serde_json::from_value(document.clone()).context("read the workflow")?;
+    let artifacts: List<model::Artifact> = client.get(&format!("/workflows/{id}/artifacts")).await?;
+    match form {
+        Form::Json => output::json(&document)?,
+        Form::Text => text(client, &workflow, &artifacts.items)?,
+    }
+    Ok(match workflow.summary.state.as_str() {
+        "completed" => Exit::Ok,
+        "cancelled" => Exit::Cancelled,
+        _ => Exit::Failed,
+    })
+}
+
+fn text(client: &Client, workflow: &Workflow, artifacts: &[model::Artifact]) -> Result<()> {
+    let summary = &workflow.summary;
+    let took = summary.ended_at_ms.unwrap_or(summary.created_at_ms).saturating_sub(summary.created_at_ms);
+    let state = output::state(&summary.state, Stream::Stdout);
+    output::line(&format!("{} {} in {}", summary.name, state, output::duration(took)))?;
+    if let Some(failure) = &summary.failure {
+        output::line(&format!("  {} ({})", failure.message, failure.code))?;
+        if let Some(hint) = &failure.hint {
+            output::line(&format!("  hint: {hint}"))?;
+        }
+    }
+    if let Value::Object(outputs) = &workflow.outputs
+        && !outputs.is_empty()
+    {
+        output::line("outputs:")?;
+        for (name, value) in outputs {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            output::line(&format!("  {name}: {value}"))?;
+        }
+    }
+    if !artifacts.is_empty() {
+        output::line("artifacts:")?;
+        for artifact in artifacts {
+            output::line(&format!("  {}  {}  ({}/{})", artifact.name, output::size(artifact.size_bytes), artifact.task, artifact.step))?;
+        }
+        output::line(&format!("  get one: gantry artifact get {} {}", summary.id, artifacts[0].name))?;
+    }
+    output::line(&format!("{}/api/v1/workflows/{}", client.base(), summary.id))
+}
+
+fn read(file: &PathBuf) -> Result<String> {
+    let limit = limits::DEFINITION_BYTES_MAX as u64;
+    let mut bytes = Vec::new();
+    let name = file.display();
+    // One byte more than the limit tells a file of the limit from a larger one.
+    if file.as_os_str() == "-" {
+        std::io::stdin().take(limit + 1).read_to_end(&mut bytes).context("read stdin")?;
+    } else {
+        std::fs::File::open(file)
+            .and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes))
+            .with_context(|| format!("read {name}"))?;
+    }
+    if bytes.len() as u64 > limit {
+        bail!("{name} is larger than the limit of {} for a definition", output::size(limit));
+    }
+    String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8 text"))
+}
+
+fn parameters(given: &[String]) -> Result<Map<String, Value>> {
+    let mut parameters = Map::new();
+    for text in given {
+        let (name, value) = parameter(text)?;
+        if parameters.insert(name.clone(), value).is_some() {
+            bail!("parameter `{name}` is given twice");
+        }
+    }
+    Ok(parameters)
+}
+
+fn parameter(text: &str) -> Result<(String, Value)> {
+    let Some((name, value)) = text.split_once('=') else {
+        bail!("`{text}` is not a parameter: write name=value, or name:=json");
+    };
+    if let Some(name) = name.strip_suffix(':') {
+        let value = serde_json::from_str(value).with_context(|| format!("parameter `{name}`: `{value}` is not JSON"))?;
+        return Ok((name.to_owned(), value));
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((name.to_owned(), value))
+}
+
+fn labels(given: &[String]) -> Result<Map<String, Value>> {
+    given
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), Value::String(value.to_owned()))),
+            _ => bail!("`{text}` is not a label: write key=value"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_json_where_they_are_and_text_otherwise() {
+        assert_eq!(parameter("a=1").unwrap(), ("a".to_owned(), json!(1)));
+        assert_eq!(parameter("a=x=y").unwrap(), ("a".to_owned(), json!("x=y")));
+        assert_eq!(parameter("a=\"1\"").unwrap(), ("a".to_owned(), json!("1")));
+        assert_eq!(parameter("a:=[1]").unwrap(), ("a".to_owned(), json!([1])));
+        assert!(parameter("a:=[1").is_err());
+        assert!(parameter("a").is_err());
+        assert!(parameters(&["a=1".to_owned(), "a=2".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! `gantry workflow`: list, show, cancel.
+
+use anyhow::Result;
+use clap::Subcommand;
+use owo_colors::Stream;
+use serde_json::{Value, json};
+
+use super::table::Table;
+use super::{Exit, Form, output};
+use crate::client::Client;
+use crate::client::config::ConnectionArgs;
+use crate::client::model::{List, Summary, Workflow};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// Newest first
+    Ls {
+        /// Only these states, comma separated
+        #[arg(long)]
+        state: Option<String>,
+        /// Only this name
+        #[arg(long)]
+        name: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Continue a list
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Tasks, steps and attempts of one workflow
+    Show {
+        /// Workflow id
+        id: String,
+    },
+    /// Ask a workflow to end
+    Cancel {
+        /// Workflow id
+        id: String,
+        /// Time between the polite signal and SIGKILL
+        #[arg(long, value_name = "MS")]
+        grace_ms: Option<u64>,
+    },
+}
+
+pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
+    let client = Client::new(connection.resolve()?)?;
+    match command {
+        WorkflowCommand::Ls { state, name, limit, cursor } => {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", &limit.to_string());
+            for (key, value) in [("state", state), ("name", name), ("cursor", cursor)] {
+                if let Some(value) = value {
+                    query.append_pair(key, &value);
+                }
+            }
+            let document: Value = client.get(&format!("/workflows?{}", query.finish())).await?;
+            match form {
+                Form::Json => output::json(&document)?,
+                Form::Text => list(&serde_json::from_value(document)?)?,
+            }
+        }
+        WorkflowCommand::Show { id } => {
+            let document: Value = client.get(&format!("/workflows/{id}")).await?;
+            match form {
+                Form::Json => output::json(&document)?,
+                Form::Text => show(&serde_json::from_value(document)?)?,
+            }
+        }
+        WorkflowCommand::Cancel { id, grace_ms } => {
+            let answer: Value = client.post(&format!("/workflows/{id}:cancel"), &json!({"grace_ms": grace_ms})).await?;
+            match form {
+                Form::Json => output::json(&answer)?,
+                Form::Text => output::line(answer.get("state").and_then(Value::as_str).unwrap_or("cancelling"))?,
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn list(page: &List<Summary>) -> Result<()> {
+    let mut table = Table::new(&["ID", "NAME", "STATE", "TASKS", "SUBMITTED", "TOOK"]);
+    for summary in &page.items {
+        let took = summary.ended_at_ms.map_or_else(|| "-".to_owned(), |end| output::duration(end.saturating_sub(summary.created_at_ms)));
+        table.row(vec![
+            summary.id.clone(),
+            summary.name.clone(),
+            output::state(&summary.state, Stream::Stdout),
+            format!("{}/{}", summary.tasks_ended, summary.tasks_total),
+            output::time(summary.created_at_ms),
+            took,
+        ]);
+    }
+    table.print()?;
+    if let Some(cursor) = &page.next_cursor {
+        eprintln!("more: --cursor {cursor}");
+    }
+    Ok(())
+}
+
+fn show(workflow: &Workflow) -> Result<()> {
+    let summary = &workflow.summary;
+    output::line(&format!("{}  {}  {}", summary.id, summary.name, output::state(&summary.state, Stream::Stdout)))?;
+    output::line(&format!("submitted {}", output::time(summary.created_at_ms)))?;
+    if let Some(failure) = &summary.failure {
+        output::line(&format!("{} ({})", failure.message, failure.code))?;
+    }
+    for task in &workflow.tasks {
+        output::line(&format!("{}  {}", task.name, output::state(&task.state, Stream::Stdout)))?;
+        if let Some(waiting) = &task.waiting {
+            output::line(&format!("  waits: {waiting}"))?;
+        }
+        if let Some(failure) = &task.failure {
+            output::line(&format!("  {} ({})", failure.message, failure.code))?;
+        }
+        for step in &task.steps {
+            output::line(&format!("  {}  {}", step.key, output::state(&step.state, Stream::Stdout)))?;
+            for attempt in &step.attempts {
+                let took = match (attempt.started_at_ms, attempt.finished_at_ms) {
+                    (Some(start), Some(end)) => format!("  {}", output::duration(end.saturating_sub(start))),
+                    _ => String::new(),
+                };
+                output::line(&format!("    attempt {}  {}{took}", attempt.attempt, output::state(&attempt.state, Stream::Stdout)))?;
+                if let Some(failure) = &attempt.failure {
+                    output::line(&format!("      {} ({})", failure.message, failure.code))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Engine, coordinator and gateway on embedded stores: what `gantry dev` and `gantry server` share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer};
+use gantry_directory::{Directory, SqliteDirectory};
+use gantry_engine::api::Observer;
+use gantry_engine::core::Settings;
+use gantry_engine::{Engine, EngineConfig, Parts};
+use gantry_events::{EventBus, MemoryBus, Topic};
+use gantry_gateway::{Gateway, GatewayConfig};
+use gantry_journal::{BlobStore, FileKeyRing, RocksOptions, RocksStore, SegmentStore};
+use gantry_proto::time::SystemClock;
+use gantry_proto::{NodeId, TenantId, WorkflowId, limits};
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::data_dir::{DataDir, Endpoints};
+
+/// What every role with an engine takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CoreArgs {
+    /// Directory for everything durable
+    #[arg(long, env = "GANTRY_DATA_DIR", default_value = "/var/lib/gantry")]
+    data_dir: PathBuf,
+    /// Where the REST API listens
+    #[arg(long, default_value = "127.0.0.1:7410")]
+    listen: SocketAddr,
+    /// Lease of a task; heartbeats come six times as often
+    #[arg(long, default_value_t = limits::LEASE_MS_DEFAULT)]
+    lease_ms: u64,
+}
+
+/// A running core.
+pub(crate) struct Core {
+    data: DataDir,
+    directory: Arc<SqliteDirectory>,
+    engine: Arc<Engine>,
+    coordinator: Arc<Coordinator>,
+    http: SocketAddr,
+    grpc: Option<SocketAddr>,
+    /// Ends the listeners.
+    stop: CancellationToken,
+    /// Set when a listener ended by itself.
+    failed: CancellationToken,
+    listeners: JoinSet<Result<()>>,
+}
+
+impl Core {
+    pub(crate) async fn start(args: &CoreArgs, grpc: Option<SocketAddr>) -> Result<Self> {
+        let data = DataDir::open(&args.data_dir)?;
+        let directory = Arc::new(SqliteDirectory::open(data.directory()).await.context("open the directory")?);
+        let bootstrap = directory.ensure_bootstrap().await.context("create the first tenant and key")?;
+        if let Some(admin) = bootstrap.admin {
+            // The one place where a key is printed: there is no other copy.
+            println!("first admin key, shown once: {}", admin.token.expose_secret());
+        }
+        let keyring = FileKeyRing::open_or_create(&data.master_key())?;
+        let options = RocksOptions { partitions: limits::PARTITIONS_DEFAULT };
+        let path = data.journal();
+        let store = tokio::task::spawn_blocking(move || RocksStore::open(&path, options)).await?.context("open the journal")?;
+        let segments = Arc::new(SegmentStore::open(&data.segments()).context("open the output segments")?);
+        let blobs = Arc::new(BlobStore::local(&data.blobs()).context("open the blob store")?);
+
+        let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::default());
+        let coordinator = Coordinator::new(CoordinatorConfig { heartbeat_ms: args.lease_ms / 6, lease_ms: args.lease_ms });
+        let settings = Settings { lease_ms: args.lease_ms, ..Settings::default() };
+        let parts = Parts {
+            store: Arc::new(store),
+            keyring: Arc::new(keyring),
+            segments,
+            blobs,
+            dispatcher: Arc::clone(&coordinator) as _,
+            observer: Arc::new(BusObserver(Arc::clone(&bus))),
+            clock: Arc::new(SystemClock),
+        };
+        let config = EngineConfig { partitions: limits::PARTITIONS_DEFAULT, settings };
+        let engine = Engine::start(config, parts).await.context("start the engine")?;
+        coordinator.attach(Arc::clone(&engine) as _);
+
+        let mut core = Self {
+            data,
+            directory,
+            engine,
+            coordinator,
+            http: args.listen,
+            grpc,
+            stop: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            listeners: JoinSet::new(),
+        };
+        core.listen(bus).await?;
+        Ok(core)
+    }
+
+    async fn listen(&mut self, bus: Arc<dyn EventBus>) -> Result<()> {
+        let listener = TcpListener::bind(self.http).await.with_context(|| format!("listen on {}", self.http))?;
+        self.http = listener.local_addr()?;
+        let gateway = Gateway {
+            backend: Arc::clone(&self.engine) as _,
+            directory: Arc::clone(&self.directory) as Arc<dyn Directory>,
+            bus,
+            config: GatewayConfig::new(env!("CARGO_PKG_VERSION"), gantry_engine::spec::schema()),
+        };
+        let stop = self.stop.clone();
+        let failed = self.failed.clone().drop_guard();
+        self.listeners.spawn(async move {
+            let _failed = failed;
+            gantry_gateway::serve(listener, gateway, stop).await.context("serve the API")
+        });
+
+        if let Some(address) = self.grpc {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+            self.grpc = Some(listener.local_addr()?);
+            let service = NodeServer::service(Arc::clone(&self.coordinator), Arc::clone(&self.directory) as _);
+            let stop = self.stop.clone();
+            let failed = self.failed.clone().drop_guard();
+            self.listeners.spawn(async move {
+                let _failed = failed;
+                tonic::transport::Server::builder()
+                    .http2_keepalive_interval(Some(KEEPALIVE))
+                    .add_service(service)
+                    .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
+                    .await
+                    .context("serve nodes")
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn data(&self) -> &DataDir {
+        &self.data
+    }
+
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
+    }
+
+    pub(crate) fn coordinator(&self) -> Arc<Coordinator> {
+        Arc::clone(&self.coordinator)
+    }
+
+    /// Label of this installation's containers.
+    pub(crate) fn installation(&self) -> String {
+        self.directory.installation().to_string()
+    }
+
+    /// Cancelled when the core cannot go on.
+    pub(crate) fn failed(&self) -> &CancellationToken {
+        &self.failed
+    }
+
+    /// Tells the world where to find it.
+    pub(crate) fn publish(&self) -> Result<()> {
+        let endpoints = Endpoints {
+            http: format!("http://{}", self.http),
+            grpc: self.grpc.map(|address| format!("http://{address}")),
+            pid: std::process::id(),
+            installation: self.installation(),
+        };
+        self.data.publish(&endpoints)?;
+        tracing::info!(http = %endpoints.http, grpc = endpoints.grpc.as_deref(), "ready");
+        Ok(())
+    }
+
+    /// Ends in the order in which nobody misses anything: no new requests, sessions say goodbye, the engine commits what it has.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.data.unpublish();
+        self.stop.cancel();
+        self.coordinator.shutdown().await;
+        let mut outcome = Ok(());
+        while let Some(ended) = self.listeners.join_next().await {
+            let ended = ended.context("a listener panicked").and_then(|ended| ended);
+            outcome = outcome.and(ended);
+        }
+        self.engine.shutdown().await;
+        self.directory.close().await;
+        outcome
+    }
+}
+
+/// How often an idle connection of a node is probed.
+const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Passes the engine's hints on to the bus.
+struct BusObserver(Arc<dyn EventBus>);
+
+impl Observer for BusObserver {
+    fn workflow_changed(&self, tenant: TenantId, workflow: WorkflowId) {
+        self.0.publish(Topic::Workflow(tenant, workflow));
+        self.0.publish(Topic::Tenant(tenant));
+    }
+
+    fn node_changed(&self, _node: NodeId) {
+        self.0.publish(Topic::Nodes);
+    }
+}

@@ -1,0 +1,9 @@
+//! The roles of the binary and how each is wired. Only this folder knows all crates.
+
+mod core;
+pub(crate) mod dev;
+mod local_uplink;
+mod local_node;
+pub(crate) mod node;
+pub(crate) mod server;
+mod signals;
