@@ -166,10 +166,27 @@ pub(super) fn parse(source: &[u8]) -> Result<Node, Issue> {
     }
 }
 
-/// The parser's message without its own rendering of the place.
+/// A sentence for what the parser refused.
 fn sentence(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach;
+    match error.without_snippet() {
+        Error::DuplicateMappingKey { key: Some(key), .. } => return format!("the field `{key}` is given twice"),
+        Error::DuplicateMappingKey { key: None, .. } => return "a field is given twice".to_owned(),
+        Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            return "the text holds more than one document; a definition is one".to_owned();
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => return format!("maps and lists are nested more than {DEPTH_MAX} deep"),
+        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
+            return format!("the definition is too large once its aliases are filled in: at most {NODES_MAX} values and {SCALAR_BYTES_MAX} bytes of text");
+        }
+        _ => {}
+    }
     let text = error.without_snippet().to_string();
     let first = text.lines().next().unwrap_or("the definition cannot be parsed").trim();
+    if first.contains("recursion limit") {
+        return format!("maps and lists are nested more than {DEPTH_MAX} deep");
+    }
     let cut = first.rfind(" at line ").filter(|_| error.location().is_some()).map_or(first, |end| &first[..end]);
     format!("not valid YAML: {}", cut.trim_start_matches("error: "))
 }

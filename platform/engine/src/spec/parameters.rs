@@ -30,6 +30,11 @@ pub(super) fn check_schema(schema: &Value) -> Vec<(Vec<String>, String)> {
     if let Some(place) = reference_in(schema) {
         return vec![(place, "`$ref` is not supported in parameters".to_owned())];
     }
+    const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "array", "object", "null"];
+    if let Some(name) = fields.get("type").and_then(Value::as_str).filter(|name| !TYPES.contains(name)) {
+        let message = format!("`{}` is no type; it is one of {}{}", shortened(name), TYPES.join(", "), hint(name, TYPES));
+        return vec![(vec!["type".to_owned()], message)];
+    }
     if let Err(error) = jsonschema::draft202012::meta::validate(schema) {
         let place = error.instance_path().to_string().split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
         return vec![(place, format!("not a valid JSON Schema: {error}"))];

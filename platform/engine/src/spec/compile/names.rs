@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::Check;
 use crate::spec::issues::{Mark, at, hint};
 use crate::spec::source::TaskSource;
-use crate::spec::template::{Reference, analyse, has_markup};
+use crate::spec::template::{Analysis, Reference, analyse, has_markup};
 
 /// What a template at some place may read.
 pub(super) struct Scope<'a> {
@@ -110,7 +110,7 @@ impl<'a> Scope<'a> {
 
     fn refuse_task(&self, task: &str, field: Option<&str>) -> Option<String> {
         if !self.all_tasks.contains(task) {
-            return Some(format!("`tasks.{task}`: there is no task `{task}`{}{}", hint(task, self.all_tasks.iter().copied()), self.hyphen("tasks", task, &self.all_tasks)));
+            return Some(format!("`tasks.{task}`: there is no task `{task}`{}", close("tasks", task, &self.all_tasks)));
         }
         if self.tasks.as_ref().is_some_and(|tasks| !tasks.contains(task)) {
             return Some(format!("`tasks.{task}` may not have ended by then; add `{task}` to `needs`"));
@@ -132,15 +132,15 @@ impl<'a> Scope<'a> {
             return Some(format!("`steps.{step}` does not run before this step; only earlier steps can be read"));
         }
         let names: BTreeSet<&str> = all.iter().copied().collect();
-        Some(format!("`steps.{step}`: this task has no step `{step}`{}{}", hint(step, all.iter().copied()), self.hyphen("steps", step, &names)))
+        Some(format!("`steps.{step}`: this task has no step `{step}`{}", close("steps", step, &names)))
     }
+}
 
-    /// `steps.step-1` reads as a subtraction.
-    fn hyphen(&self, root: &str, name: &str, names: &BTreeSet<&str>) -> String {
-        match names.iter().find(|candidate| candidate.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))) {
-            Some(candidate) => format!("; a name with `-` is written {root}[\"{candidate}\"]"),
-            None => String::new(),
-        }
+/// What a misspelt name may have meant. `steps.step-1` reads as a subtraction.
+fn close(root: &str, name: &str, names: &BTreeSet<&str>) -> String {
+    match names.iter().find(|candidate| candidate.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))) {
+        Some(candidate) => format!("; a name with `-` is written {root}[\"{candidate}\"]"),
+        None => hint(name, names.iter().copied()),
     }
 }
 
@@ -162,7 +162,11 @@ impl Check<'_> {
                 let mark = self.place(path, text, error.line, error.column);
                 self.issues.push(at(error.message, path, mark));
             }
-            Ok(references) => {
+            Ok(Analysis { references, problems }) => {
+                for problem in problems {
+                    let mark = self.place(path, text, problem.line, problem.column);
+                    self.issues.push(at(problem.message, path, mark));
+                }
                 for reference in references {
                     if let Some(message) = scope.refuse(&reference) {
                         let mark = self.place(path, text, reference.line, reference.column);

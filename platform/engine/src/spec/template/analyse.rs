@@ -4,13 +4,18 @@ use std::collections::HashSet;
 
 use gantry_proto::limits::RENDERED_BYTES_MAX;
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
-use minijinja::machinery::{Span, parse};
+use minijinja::machinery::{Span, Token, parse, tokenize};
 
 use super::{RenderError, filters};
 use crate::spec::issues::{hint, near};
 
 /// Joins of texts (`~`, `+`) in one template. Each may copy a whole result.
 const JOINS_MAX: usize = 200;
+/// Tokens of one expression or statement. The engine's parser builds chains (`a.b.c`, `x|f|g`, `a ~ b ~ c`) without a limit of depth, and everything that
+/// walks them recurses.
+const TOKENS_MAX: usize = 400;
+/// Statements of one template: each `elif` lies within the one before.
+const BLOCKS_MAX: usize = 400;
 /// Loops within loops.
 const LOOPS_MAX: usize = 3;
 
@@ -54,22 +59,53 @@ impl Reference {
     }
 }
 
-/// Parses a template and lists what it reads.
-pub(in crate::spec) fn analyse(template: &str) -> Result<Vec<Reference>, RenderError> {
+/// What a template reads, and what of the language it may not use.
+pub(in crate::spec) struct Analysis {
+    /// In the order of the text.
+    pub(in crate::spec) references: Vec<Reference>,
+    /// Empty when the template may be rendered.
+    pub(in crate::spec) problems: Vec<RenderError>,
+}
+
+/// Parses a template and lists what it reads. An error when it cannot be parsed.
+pub(in crate::spec) fn analyse(template: &str) -> Result<Analysis, RenderError> {
     // The engine counts lines and columns in 16 bits.
     if template.len() > RENDERED_BYTES_MAX || template.lines().count() > usize::from(u16::MAX) {
         let message = format!("a template is longer than {RENDERED_BYTES_MAX} bytes or {} lines", u16::MAX);
         return Err(RenderError { line: 1, column: 0, message });
     }
+    check_depth(template)?;
     let root = parse(template, "template", super::syntax()).map_err(|error| RenderError {
         line: error.line().and_then(|line| u32::try_from(line).ok()).unwrap_or(1),
         column: error.range().map_or(0, |range| column_of(template, range.start)),
         message: error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("the template is not valid: {detail}")),
     })?;
-    let mut walk = Walk { found: Vec::new(), locals: Vec::new(), joins: 0, loops: 0, in_iteration: false };
-    walk.statement(&root)?;
+    let mut walk = Walk { found: Vec::new(), problems: Vec::new(), locals: Vec::new(), joins: 0, loops: 0, in_iteration: false };
+    walk.statement(&root);
     walk.found.sort_by_key(|reference| (reference.line, reference.column));
-    Ok(walk.found)
+    walk.problems.sort_by_key(|problem| (problem.line, problem.column));
+    Ok(Analysis { references: walk.found, problems: walk.problems })
+}
+
+/// Refuses what would be nested too deeply once parsed. Errors of the lexer are left to the parser, which stops at the same place.
+fn check_depth(template: &str) -> Result<(), RenderError> {
+    let (mut tokens, mut blocks) = (0, 0);
+    for item in tokenize(template, false, super::syntax()) {
+        let Ok((token, span)) = item else { return Ok(()) };
+        match token {
+            Token::TemplateData(_) => {}
+            Token::VariableStart => tokens = 0,
+            Token::BlockStart => (tokens, blocks) = (0, blocks + 1),
+            _ => tokens += 1,
+        }
+        if tokens > TOKENS_MAX {
+            return refused(span, format!("an expression has more than {TOKENS_MAX} words and signs"));
+        }
+        if blocks > BLOCKS_MAX {
+            return refused(span, format!("a template has more than {BLOCKS_MAX} statements (`{{% ... %}}`)"));
+        }
+    }
+    Ok(())
 }
 
 /// Column, from 1, of a byte offset.
@@ -81,6 +117,7 @@ pub(super) fn column_of(template: &str, offset: usize) -> u32 {
 
 struct Walk<'a> {
     found: Vec<Reference>,
+    problems: Vec<RenderError>,
     locals: Vec<HashSet<&'a str>>,
     joins: usize,
     loops: usize,
@@ -92,39 +129,44 @@ fn refused<T>(span: Span, message: impl Into<String>) -> Result<T, RenderError> 
 }
 
 impl<'a> Walk<'a> {
-    fn statements(&mut self, statements: &[Stmt<'a>]) -> Result<(), RenderError> {
-        statements.iter().try_for_each(|statement| self.statement(statement))
+    fn refuse(&mut self, span: Span, message: impl Into<String>) {
+        if self.problems.len() < crate::spec::issues::ISSUES_MAX {
+            self.problems.push(RenderError { line: u32::from(span.start_line), column: u32::from(span.start_col) + 1, message: message.into() });
+        }
     }
 
-    fn statement(&mut self, statement: &Stmt<'a>) -> Result<(), RenderError> {
+    fn statements(&mut self, statements: &[Stmt<'a>]) {
+        statements.iter().for_each(|statement| self.statement(statement))
+    }
+
+    fn statement(&mut self, statement: &Stmt<'a>) {
         let (span, word) = match statement {
             Stmt::Template(template) => return self.statements(&template.children),
             Stmt::EmitExpr(emit) => return self.expression(&emit.expr),
-            Stmt::EmitRaw(_) => return Ok(()),
+            Stmt::EmitRaw(_) => return,
             Stmt::IfCond(condition) => {
-                self.expression(&condition.expr)?;
-                self.statements(&condition.true_body)?;
+                self.expression(&condition.expr);
+                self.statements(&condition.true_body);
                 return self.statements(&condition.false_body);
             }
             Stmt::ForLoop(for_loop) => {
                 if for_loop.recursive {
-                    return refused(for_loop.span(), "`recursive` loops are not allowed in templates");
+                    return self.refuse(for_loop.span(), "`recursive` loops are not allowed in templates");
                 }
                 if self.loops == LOOPS_MAX {
-                    return refused(for_loop.span(), format!("loops in templates nest at most {LOOPS_MAX} deep"));
+                    return self.refuse(for_loop.span(), format!("loops in templates nest at most {LOOPS_MAX} deep"));
                 }
                 self.in_iteration = true;
-                let iterated = self.expression(&for_loop.iter);
+                self.expression(&for_loop.iter);
                 self.in_iteration = false;
-                iterated?;
                 let mut names = HashSet::from(["loop"]);
                 targets(&for_loop.target, &mut names);
                 self.locals.push(names);
                 self.loops += 1;
                 if let Some(filter) = &for_loop.filter_expr {
-                    self.expression(filter)?;
+                    self.expression(filter);
                 }
-                self.statements(&for_loop.body)?;
+                self.statements(&for_loop.body);
                 self.loops -= 1;
                 self.locals.pop();
                 return self.statements(&for_loop.else_body);
@@ -137,78 +179,78 @@ impl<'a> Walk<'a> {
             Stmt::Do(inner) => (inner.span(), "do"),
             // Statements of features that are off, unless another crate turns them on.
             #[allow(unreachable_patterns)]
-            _ => return refused(Span::default(), "only values, `if` and `for` are allowed in templates"),
+            _ => return self.refuse(Span::default(), "only values, `if` and `for` are allowed in templates"),
         };
-        refused(span, format!("`{{% {word} %}}` is not allowed in templates; use values, `if`, `for` and filters"))
+        self.refuse(span, format!("`{{% {word} %}}` is not allowed in templates; use values, `if`, `for` and filters"))
     }
 
-    fn expression(&mut self, expression: &Expr<'a>) -> Result<(), RenderError> {
+    fn expression(&mut self, expression: &Expr<'a>) {
         if let Some((path, computed)) = path_of(expression) {
             if !self.locals.iter().any(|names| names.contains(path[0].as_str())) {
                 let span = root_span(expression);
                 self.found.push(Reference { path, line: u32::from(span.start_line), column: u32::from(span.start_col) + 1 });
             }
-            return computed.into_iter().try_for_each(|part| self.expression(part));
+            return computed.into_iter().for_each(|part| self.expression(part));
         }
         match expression {
-            Expr::Var(_) | Expr::Const(_) => Ok(()),
+            Expr::Var(_) | Expr::Const(_) => {}
             Expr::Slice(slice) => {
-                self.expression(&slice.expr)?;
-                [&slice.start, &slice.stop, &slice.step].into_iter().flatten().try_for_each(|part| self.expression(part))
+                self.expression(&slice.expr);
+                [&slice.start, &slice.stop, &slice.step].into_iter().flatten().for_each(|part| self.expression(part))
             }
             Expr::UnaryOp(unary) => self.expression(&unary.expr),
             Expr::BinOp(binary) => {
                 if matches!(binary.op, BinOpKind::Concat | BinOpKind::Add | BinOpKind::Mul) {
                     self.joins += 1;
                     if self.joins > JOINS_MAX {
-                        return refused(binary.span(), format!("a template joins texts more than {JOINS_MAX} times"));
+                        return self.refuse(binary.span(), format!("a template joins texts more than {JOINS_MAX} times"));
                     }
                     let counts = matches!(binary.op, BinOpKind::Add) && (is_number(&binary.left) || is_number(&binary.right));
                     if self.in_iteration && !counts {
-                        return refused(binary.span(), "texts cannot be joined or repeated in what a `for` goes through");
+                        return self.refuse(binary.span(), "texts cannot be joined or repeated in what a `for` goes through");
                     }
                 }
-                self.expression(&binary.left)?;
+                self.expression(&binary.left);
                 self.expression(&binary.right)
             }
             Expr::Compare(compare) => {
-                self.expression(&compare.expr)?;
-                compare.ops.iter().try_for_each(|operation| self.expression(&operation.expr))
+                self.expression(&compare.expr);
+                compare.ops.iter().for_each(|operation| self.expression(&operation.expr))
             }
             Expr::IfExpr(condition) => {
-                self.expression(&condition.test_expr)?;
-                self.expression(&condition.true_expr)?;
-                condition.false_expr.iter().try_for_each(|part| self.expression(part))
+                self.expression(&condition.test_expr);
+                self.expression(&condition.true_expr);
+                condition.false_expr.iter().for_each(|part| self.expression(part))
             }
             Expr::Filter(filter) => {
                 if !filters::NAMES.contains(&filter.name) {
                     let close = hint(filter.name, filters::NAMES.iter().copied());
-                    return refused(filter.span(), format!("unknown filter `{}`{close}", filter.name));
+                    return self.refuse(filter.span(), format!("unknown filter `{}`{close}", filter.name));
                 }
-                filter.expr.iter().try_for_each(|part| self.expression(part))?;
+                filter.expr.iter().for_each(|part| self.expression(part));
                 self.arguments(&filter.args)
             }
             Expr::Test(test) => {
-                self.expression(&test.expr)?;
+                self.expression(&test.expr);
                 self.arguments(&test.args)
             }
             Expr::GetAttr(get) => self.expression(&get.expr),
             Expr::GetItem(get) => {
-                self.expression(&get.expr)?;
+                self.expression(&get.expr);
                 self.expression(&get.subscript_expr)
             }
             Expr::Call(call) => match &call.expr {
                 Expr::Var(name) if name.id == "range" => self.arguments(&call.args),
-                other => refused(other.span(), "the only function in templates is `range`; use filters (`value|filter`)"),
+                other => self.refuse(other.span(), "the only function in templates is `range`; use filters (`value|filter`)"),
             },
-            Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
-            Expr::Tuple(tuple) => tuple.items.iter().try_for_each(|item| self.expression(item)),
-            Expr::Map(map) => map.keys.iter().chain(&map.values).try_for_each(|item| self.expression(item)),
+            Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
+            Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
+            Expr::Map(map) => map.keys.iter().chain(&map.values).for_each(|item| self.expression(item)),
         }
     }
 
-    fn arguments(&mut self, arguments: &[CallArg<'a>]) -> Result<(), RenderError> {
-        arguments.iter().try_for_each(|argument| match argument {
+    fn arguments(&mut self, arguments: &[CallArg<'a>]) {
+        arguments.iter().for_each(|argument| match argument {
             CallArg::Pos(value) | CallArg::Kwarg(_, value) | CallArg::PosSplat(value) | CallArg::KwargSplat(value) => self.expression(value),
         })
     }

@@ -11,7 +11,7 @@ use std::io;
 use gantry_proto::limits::{RENDERED_BYTES_MAX, TEMPLATE_FUEL};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
-pub(super) use analyse::{Reference, analyse};
+pub(super) use analyse::{Analysis, Reference, analyse};
 
 /// Why a template did not render. The message names what is undefined, and what there is instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,10 @@ pub fn render(template: &str, scope: &serde_json::Value) -> Result<String, Rende
     if !has_markup(template) {
         return if template.len() > RENDERED_BYTES_MAX { Err(too_large()) } else { Ok(template.to_owned()) };
     }
-    let references = analyse(template)?;
+    let Analysis { references, problems } = analyse(template)?;
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(problem);
+    }
     let environment = environment();
     let compiled = environment.template_from_str(template).map_err(|error| explained(template, &error, &references, scope))?;
     let mut out = Bounded { bytes: Vec::new(), full: false };
