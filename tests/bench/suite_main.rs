@@ -36,7 +36,7 @@ async fn daemon(world: &World, submissions: usize, report: &mut Report) -> Resul
     }
     report.measure("main.submit_to_first_byte_ms", "ms", &samples)?;
 
-    gantry_tests::leaks::no_containers(&world.installation).await?;
+    world.all_given_back().await?;
     let memory = world.server_memory_bytes("VmRSS").await?;
     #[allow(clippy::cast_precision_loss, reason = "a daemon's memory fits 53 bits")]
     report.measure("main.idle_rss_mb", "MB", &[memory as f64 / 1e6])

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use gantry_tests::views::Workflow;
 use gantry_tests::world::{Scenario, World};
-use reqwest::Method;
 use serde_json::json;
 
 use crate::{SOON, steps};
@@ -108,34 +107,23 @@ async fn definitions_that_are_wrong_are_refused_with_their_place() -> Result<()>
                 (413, "too-large")
             );
 
-            for (method, path, status, code) in [
-                (
-                    Method::GET,
-                    "/api/v1/workflows/wf_00000000000000000000000000000000",
-                    404,
-                    "not-found",
-                ),
-                (Method::GET, "/api/v1/workflows/nonsense", 404, "not-found"),
-                (Method::GET, "/api/v1/nowhere", 404, "not-found"),
-                (Method::POST, "/api/v1/workflows", 400, "invalid-request"),
+            for path in [
+                "/api/v1/workflows/wf_00000000000070008000000000000000",
+                "/api/v1/workflows/nonsense",
+                "/api/v1/nowhere",
             ] {
-                let reply = world.api.call(method, path, Some(&json!([]))).await?;
+                let reply = world.api.get(path).await?;
                 assert_eq!(
-                    (reply.status.as_u16() / 100, status / 100),
-                    (4, 4),
-                    "{path}: {}",
-                    reply.status
+                    (reply.status.as_u16(), reply.problem_code()?.as_str()),
+                    (404, "not-found"),
+                    "{path}"
                 );
-                if status == 404 {
-                    assert_eq!(
-                        (reply.status.as_u16(), reply.problem_code()?.as_str()),
-                        (404, code),
-                        "{path}"
-                    );
-                } else {
-                    reply.problem_code()?;
-                }
             }
+            let reply = world.api.post("/api/v1/workflows", &json!(["not", "a", "map"])).await?;
+            assert_eq!(
+                (reply.status.as_u16(), reply.problem_code()?.as_str()),
+                (400, "invalid-request")
+            );
             still_works(world).await
         })
         .await

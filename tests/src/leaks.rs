@@ -1,27 +1,35 @@
 //! What must not be left after a run: containers, mounts, processes, sockets, directories of sandboxes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{docker, wait};
 
 /// Removal of the last sandbox follows the workflow's end; this is how long it may take on a busy machine.
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits until an installation has no container.
-pub async fn no_containers(installation: &str) -> Result<()> {
-    wait::until(
-        "all containers of the installation to be removed",
+/// Waits until an installation has no container, and no directory of a sandbox, claim or workspace under `state`.
+pub async fn all_given_back(installation: &str, state: &[PathBuf]) -> Result<()> {
+    let mut left = Vec::new();
+    let given_back = wait::until(
+        "all sandboxes and workspaces to be given back",
         REMOVAL_DEADLINE,
-        async || Ok(docker::containers(installation).await?.is_empty().then_some(())),
+        async || {
+            left = docker::containers(installation).await?;
+            for directory in state {
+                left.extend(transient_entries(directory));
+            }
+            Ok(left.is_empty().then_some(()))
+        },
     )
-    .await
+    .await;
+    given_back.with_context(|| format!("left are {left:?}"))
 }
 
-/// Fails if a stopped installation under `root` left anything behind. Containers are checked apart.
+/// Fails if a stopped installation under `root` left a mount, process or socket behind.
 pub fn nothing_left(root: &Path) -> Result<()> {
     let root = root.to_string_lossy();
     let mut left = Vec::new();
@@ -32,11 +40,6 @@ pub fn nothing_left(root: &Path) -> Result<()> {
             .map(|process| format!("process {process}")),
     );
     left.extend(sockets(&root)?.into_iter().map(|socket| format!("socket {socket}")));
-    left.extend(
-        sandbox_directories(Path::new(&*root))?
-            .into_iter()
-            .map(|entry| format!("directory entry {entry}")),
-    );
     if !left.is_empty() {
         bail!("left behind:\n  {}", left.join("\n  "));
     }
@@ -80,27 +83,36 @@ fn sockets(root: &str) -> Result<Vec<String>> {
     Ok(paths.filter(|path| path.starts_with(root)).map(str::to_owned).collect())
 }
 
-/// Entries of directories that exist per sandbox, per claim or per running step. Their parents stay; workspaces are kept until the workflow's end.
-const TRANSIENT: [&str; 6] = ["sandboxes", "slots", "claims", "sockets", "workspaces", "spool"];
+/// Directories whose entries belong to one sandbox, claim or workspace each. They stay themselves.
+const TRANSIENT: [&str; 4] = ["slots", "sock", "claims", "ws"];
 
-fn sandbox_directories(root: &Path) -> Result<Vec<String>> {
+fn transient_entries(state: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    let mut open = vec![root.to_path_buf()];
+    let mut open = vec![state.to_path_buf()];
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory)?.flatten() {
-            if !entry.file_type()?.is_dir() {
-                continue;
-            }
+        // What is removed while we look is as good as gone.
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.path().is_dir()) {
             if TRANSIENT.iter().any(|name| entry.file_name() == *name) {
-                found.extend(
-                    fs::read_dir(entry.path())?
-                        .flatten()
-                        .map(|inner| inner.path().display().to_string()),
-                );
+                found.extend(contents(&entry.path()));
             } else {
                 open.push(entry.path());
             }
         }
     }
-    Ok(found)
+    found
+}
+
+/// Everything in a directory, except the place for claims set aside as damaged when there are none.
+fn contents(directory: &Path) -> Vec<String> {
+    let empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut inner| inner.next().is_none());
+    let entries = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    entries
+        .filter(|path| !(path.ends_with("damaged") && empty(path)))
+        .map(|path| path.display().to_string())
+        .collect()
 }

@@ -293,6 +293,15 @@ impl World {
         .await
     }
 
+    /// Waits until no container, claim or workspace is left.
+    pub async fn all_given_back(&self) -> Result<()> {
+        leaks::all_given_back(
+            &self.installation,
+            &[self.root.join("data/node"), self.root.join("node")],
+        )
+        .await
+    }
+
     /// Memory of the daemon: a line of `/proc/<pid>/status`.
     pub async fn server_memory_bytes(&self, line: &str) -> Result<u64> {
         self.server
@@ -375,7 +384,7 @@ impl World {
 
     /// Orderly end: everything is given back by itself, then the processes stop, then nothing is left.
     async fn take_down(&self) -> Result<()> {
-        leaks::no_containers(&self.installation).await?;
+        self.all_given_back().await?;
         self.docker_events().all_destroyed(START_DEADLINE).await?;
         for process in [self.node.lock().await.take(), self.server.lock().await.take()]
             .into_iter()
