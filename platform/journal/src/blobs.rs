@@ -109,8 +109,13 @@ impl BlobStore {
         let fail = |error: io::Error| BlobError::Store(format!("{}: {error}", dir.display()));
         durable_fs::create_dir_all(dir).map_err(fail)?;
         remove_partial(dir, 0).map_err(fail)?;
-        let store = LocalFileSystem::new_with_prefix(dir).map_err(|error| store_error(&error))?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), local: Some(dir.to_owned()) })
+        let store = LocalFileSystem::new_with_prefix(dir)
+            .map_err(|error| store_error(&error))?
+            .with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            local: Some(dir.to_owned()),
+        })
     }
 
     /// Stores a stream of plain bytes as blob `id`, replacing what has that id. It is visible whole and durable when this returns, and not at all before
@@ -174,7 +179,10 @@ impl BlobStore {
         sealer.finish()?;
         timed(upload.put_part(sealer.take().into())).await?;
         timed(upload.complete()).await?;
-        Ok(BlobInfo { size_bytes, sha256: hash.finalize().into() })
+        Ok(BlobInfo {
+            size_bytes,
+            sha256: hash.finalize().into(),
+        })
     }
 
     /// Reads a blob, or a range of it; only the frames that the range touches are fetched. An end behind the blob's end is cut to it.
@@ -189,7 +197,13 @@ impl BlobStore {
         data_key: &DataKey,
         range: Option<std::ops::Range<u64>>,
     ) -> Result<BlobReader, BlobError> {
-        BlobReader::open(Arc::clone(&self.store), BlobKey { tenant, workflow, id }, data_key.clone(), range).await
+        BlobReader::open(
+            Arc::clone(&self.store),
+            BlobKey { tenant, workflow, id },
+            data_key.clone(),
+            range,
+        )
+        .await
     }
 
     /// Removes all blobs of a workflow. Repeating is harmless.
@@ -214,7 +228,9 @@ impl BlobStore {
                 Err(error) => Err(error),
             }
         };
-        let done = tokio::task::spawn_blocking(remove).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let done = tokio::task::spawn_blocking(remove)
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
         done.map_err(|error| BlobError::Store(error.to_string()))
     }
 }
@@ -245,14 +261,22 @@ fn store_error(error: &object_store::Error) -> BlobError {
 async fn timed<T>(call: impl Future<Output = object_store::Result<T>>) -> Result<T, BlobError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(done) => done.map_err(|error| store_error(&error)),
-        Err(_) => Err(BlobError::Store(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+        Err(_) => Err(BlobError::Store(format!(
+            "no answer within {} s",
+            CALL_TIMEOUT.as_secs()
+        ))),
     }
 }
 
-async fn timed_next<T>(stream: &mut (impl Stream<Item = object_store::Result<T>> + Unpin)) -> Option<Result<T, BlobError>> {
+async fn timed_next<T>(
+    stream: &mut (impl Stream<Item = object_store::Result<T>> + Unpin),
+) -> Option<Result<T, BlobError>> {
     match tokio::time::timeout(CALL_TIMEOUT, stream.next()).await {
         Ok(next) => next.map(|item| item.map_err(|error| store_error(&error))),
-        Err(_) => Some(Err(BlobError::Store(format!("no answer within {} s", CALL_TIMEOUT.as_secs())))),
+        Err(_) => Some(Err(BlobError::Store(format!(
+            "no answer within {} s",
+            CALL_TIMEOUT.as_secs()
+        )))),
     }
 }
 

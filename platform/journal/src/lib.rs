@@ -16,6 +16,7 @@
 #![warn(clippy::pedantic)]
 #![allow(clippy::module_name_repetitions)]
 
+pub mod blobs;
 pub mod chain;
 pub mod committer;
 pub mod data_key;
@@ -31,6 +32,7 @@ pub mod store;
 mod admission;
 mod durable_fs;
 
+pub use blobs::{BlobError, BlobInfo, BlobReader, BlobStore};
 pub use chain::{LogPosition, LogReader};
 pub use committer::{Committer, CommitterCounters};
 pub use data_key::DataKey;

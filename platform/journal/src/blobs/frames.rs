@@ -73,7 +73,13 @@ impl FrameSealer {
     pub(super) fn new(key: BlobKey, data_key: DataKey) -> Self {
         let mut sealed = BytesMut::new();
         sealed.put_slice(&header_bytes());
-        Self { key, data_key, index: 0, plain: Vec::with_capacity(FRAME_PLAIN_BYTES), sealed }
+        Self {
+            key,
+            data_key,
+            index: 0,
+            plain: Vec::with_capacity(FRAME_PLAIN_BYTES),
+            sealed,
+        }
     }
 
     /// Takes at most a frame's plain bytes.

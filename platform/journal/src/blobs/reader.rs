@@ -26,7 +26,10 @@ pub struct BlobReader {
 
 impl std::fmt::Debug for BlobReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlobReader").field("size_bytes", &self.size_bytes).field("range", &self.range).finish_non_exhaustive()
+        f.debug_struct("BlobReader")
+            .field("size_bytes", &self.size_bytes)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
     }
 }
 
@@ -46,7 +49,10 @@ impl BlobReader {
     ) -> Result<Self, BlobError> {
         let path = key.path();
         let object_bytes = timed(store.head(&path)).await?.size;
-        let damaged = |detail: &str| BlobError::Damaged { object: path.to_string(), detail: detail.into() };
+        let damaged = |detail: &str| BlobError::Damaged {
+            object: path.to_string(),
+            detail: detail.into(),
+        };
         let (frames, size_bytes) = frames::shape(object_bytes).ok_or_else(|| damaged("it is cut short"))?;
         let header = timed(store.get_range(&path, 0..HEADER_BYTES)).await?;
         if let Some(detail) = frames::check_header(&header) {
@@ -58,9 +64,18 @@ impl BlobReader {
         if range.start > range.end || (!whole && range.start >= size_bytes && size_bytes > 0) {
             return Err(BlobError::Range { size_bytes });
         }
-        let source = Source { store, key, data_key, frames };
+        let source = Source {
+            store,
+            key,
+            data_key,
+            frames,
+        };
         let pieces = source.pieces(&range, whole);
-        Ok(Self { size_bytes, range, pieces })
+        Ok(Self {
+            size_bytes,
+            range,
+            pieces,
+        })
     }
 
     /// Plain bytes of the whole blob.
@@ -90,7 +105,11 @@ impl Source {
         let range = range.clone();
         // A whole read of an empty blob still opens its one frame, so that it is authenticated.
         let first = range.start / plain;
-        let end = if whole { self.frames } else { range.end.div_ceil(plain).max(first) };
+        let end = if whole {
+            self.frames
+        } else {
+            range.end.div_ceil(plain).max(first)
+        };
         let groups = stream::try_unfold((self, first), move |(source, next)| async move {
             if next >= end {
                 return Ok(None);
@@ -107,7 +126,11 @@ impl Source {
             .map(move |frame: Result<(u64, Bytes), BlobError>| {
                 frame.map(|(index, bytes)| {
                     let begin = index * plain;
-                    let cut = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX).min(bytes.len());
+                    let cut = |at: u64| {
+                        usize::try_from(at.saturating_sub(begin))
+                            .unwrap_or(usize::MAX)
+                            .min(bytes.len())
+                    };
                     bytes.slice(cut(range.start)..cut(range.end))
                 })
             })
@@ -117,15 +140,27 @@ impl Source {
 
     async fn fetch(&self, first: u64, end: u64) -> Result<Vec<(u64, Bytes)>, BlobError> {
         let path = self.key.path();
-        let damaged = |detail: String| BlobError::Damaged { object: path.to_string(), detail };
+        let damaged = |detail: String| BlobError::Damaged {
+            object: path.to_string(),
+            detail,
+        };
         let from = HEADER_BYTES + first * FRAME_SEALED_BYTES;
-        let sealed = timed(self.store.get_range(&path, from..HEADER_BYTES + end * FRAME_SEALED_BYTES)).await?;
+        let sealed = timed(
+            self.store
+                .get_range(&path, from..HEADER_BYTES + end * FRAME_SEALED_BYTES),
+        )
+        .await?;
         let mut frames = Vec::new();
         let frame_bytes = usize::try_from(FRAME_SEALED_BYTES).unwrap_or(usize::MAX);
         for (index, frame) in (first..).zip(sealed.chunks(frame_bytes)) {
             let last = index + 1 == self.frames;
             let plain = frames::open_frame(&self.key, &self.data_key, index, last, frame);
-            let plain = plain.ok_or_else(|| damaged(format!("frame {index} of {} does not open: it was cut or changed, or the key is another", self.frames)))?;
+            let plain = plain.ok_or_else(|| {
+                damaged(format!(
+                    "frame {index} of {} does not open: it was cut or changed, or the key is another",
+                    self.frames
+                ))
+            })?;
             frames.push((index, plain));
         }
         if frames.len() as u64 != end - first {

@@ -68,9 +68,4 @@ impl Handles {
         drop(open);
         self.failed.lock().retain(|key, _| !ours(key));
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.open.lock().len()
-    }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use gantry_proto::limits::SEGMENT_BYTES_MAX;
@@ -264,7 +265,7 @@ impl WorkflowLog {
 
     /// Makes `target` durable, and with it everything that was written before this call; returns the stream's highest durable sequence. Does nothing
     /// when another caller's sync has covered the target. A failure is final: what the kernel forgot to write cannot be found out.
-    pub(super) fn sync(&self, handles: &Handles, target: Target) -> Result<u64, SegmentError> {
+    pub(super) fn sync(&self, handles: &Handles, syncs: &AtomicU64, target: Target) -> Result<u64, SegmentError> {
         let (tail, dirs, streams) = {
             let mut state = self.ready()?;
             let stream = state.streams.get(&target.stream);
@@ -283,6 +284,7 @@ impl WorkflowLog {
             }
             (state.tail, std::mem::take(&mut state.dirs_dirty), snapshot)
         };
+        syncs.fetch_add(1, Ordering::Relaxed);
         // Without the lock: appends go on meanwhile. Files before the tail were synced when they were left.
         let synced = tail
             .map_or(Ok(()), |tail| self.sync_file(handles, tail.number))

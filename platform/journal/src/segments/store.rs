@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gantry_proto::limits::SEGMENT_BYTES_MAX;
 use gantry_proto::{TenantId, WorkflowId};
@@ -32,6 +33,7 @@ struct Inner {
     handles: Handles,
     logs: Mutex<LruCache<(TenantId, WorkflowId), Arc<WorkflowLog>>>,
     io: Arc<Semaphore>,
+    syncs: AtomicU64,
     tasks: TaskTracker,
 }
 
@@ -73,9 +75,16 @@ impl SegmentStore {
             handles: Handles::new(),
             logs: Mutex::new(LruCache::unbounded()),
             io: Arc::new(Semaphore::new(IO_THREADS_MAX)),
+            syncs: AtomicU64::new(0),
             tasks: TaskTracker::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Syncs that [`Self::durable`] has made so far; fewer than its calls when they share.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.inner.syncs.load(Ordering::Relaxed)
     }
 
     /// Waits for what runs and refuses what comes later.
@@ -106,8 +115,10 @@ impl SegmentStore {
         let log = self.log(key.tenant, key.workflow);
         let target = self.run_on(Arc::clone(&log), move |_, log| log.target(id)).await?;
         let _turn = log.syncing.lock().await;
-        self.run_on(Arc::clone(&log), move |inner, log| log.sync(&inner.handles, target))
-            .await
+        self.run_on(Arc::clone(&log), move |inner, log| {
+            log.sync(&inner.handles, &inner.syncs, target)
+        })
+        .await
     }
 
     /// Highest sequence that is written, durable or not; 0 for none.
