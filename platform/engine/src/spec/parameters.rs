@@ -77,8 +77,8 @@ pub(super) fn object_schema(parameters: &IndexMap<String, Value>) -> Value {
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
-/// Fills in defaults and checks parameters against a definition. A text given for a parameter that takes no text but a number or boolean is read as one,
-/// so that `-p depth=3` means the number.
+/// Fills in defaults and checks parameters against a definition. Callers with nothing but text (a command line) are met half-way: a text for a parameter
+/// that takes no text is read as JSON if that fits, and a whole number or boolean for one that takes only text becomes that text.
 ///
 /// # Errors
 /// Every parameter that is unknown, missing, too large or does not match its schema.
@@ -125,12 +125,18 @@ pub fn check_parameters(definition: &Definition, given: Map<String, Value>) -> R
     if issues.is_empty() { Ok(values) } else { Err(tidy(issues)) }
 }
 
-/// A value as its schema wants it, when it was given as text.
+/// A value as its schema wants it.
 fn read(schema: &Value, value: &Value) -> Value {
-    let Value::String(text) = value else { return value.clone() };
     let types: Vec<&str> = match schema.get("type") {
         Some(Value::String(name)) => vec![name],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => return value.clone(),
+    };
+    let text = match value {
+        Value::String(text) => text,
+        // A branch named 2024, a password of digits. Other numbers have lost how they were written.
+        Value::Number(number) if types == ["string"] && !number.is_f64() => return Value::String(number.to_string()),
+        Value::Bool(flag) if types == ["string"] => return Value::String(flag.to_string()),
         _ => return value.clone(),
     };
     if types.contains(&"string") {
