@@ -9,6 +9,7 @@ mod crash;
 mod docker_down;
 mod keys;
 mod load;
+mod remote;
 mod retry;
 mod sample;
 mod sse;

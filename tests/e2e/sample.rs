@@ -133,7 +133,7 @@ async fn plant(repository: &std::path::Path) -> Result<()> {
     let secret = format!("AWS_ACCESS_KEY_ID={}\n", planted_secret());
     // Not compressible, so that it is large in git too.
     let mut seed = gantry_tests::seed::Seed::from_env("GANTRY_TEST_SEED", 7);
-    let large: Vec<u8> = std::iter::repeat_with(|| seed.next().to_le_bytes())
+    let large: Vec<u8> = std::iter::repeat_with(|| seed.draw().to_le_bytes())
         .take(20_000_000 / 8)
         .flatten()
         .collect();
