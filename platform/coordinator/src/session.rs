@@ -232,14 +232,14 @@ impl Session<'_> {
     }
 }
 
-fn assignee_of(work: &Kind) -> Option<Assignee> {
+fn assignee_of(work: &Kind) -> Option<&Assignee> {
     match work {
-        Kind::StepStarted(message) => Some(message.assignee),
-        Kind::StepOutput(message) => Some(message.assignee),
-        Kind::StepProgress(message) => Some(message.assignee),
-        Kind::StepFinished(message) => Some(message.assignee),
-        Kind::AssignmentRefused(message) => Some(message.assignee),
-        Kind::LeaseDropped(message) => Some(message.assignee),
+        Kind::StepStarted(message) => Some(&message.assignee),
+        Kind::StepOutput(message) => Some(&message.assignee),
+        Kind::StepProgress(message) => Some(&message.assignee),
+        Kind::StepFinished(message) => Some(&message.assignee),
+        Kind::AssignmentRefused(message) => Some(&message.assignee),
+        Kind::LeaseDropped(message) => Some(&message.assignee),
         Kind::Register(_) | Kind::Credits(_) | Kind::Heartbeat(_) => None,
     }
 }
@@ -277,20 +277,23 @@ async fn handle(
 ) -> Result<Option<server_to_node::Kind>, gantry_engine::api::Refusal> {
     Ok(match message {
         Kind::StepStarted(started) => {
-            let assignee = started.assignee;
+            let assignee = started.assignee.clone();
             stale(port.started(node, started).await?, assignee)
         }
         Kind::StepOutput(output) => {
             let assignee = output.assignee;
-            match port.output(node, assignee, output.chunks).await? {
+            match port.output(node, assignee.clone(), output.chunks).await? {
                 (Verdict::Accepted, seq) => Some(server_to_node::Kind::OutputAccepted(OutputAccepted { assignee, seq })),
                 (Verdict::Stale, _) => stale(Verdict::Stale, assignee),
             }
         }
-        Kind::StepProgress(progress) => stale(port.progress(node, progress.assignee, progress.content).await?, progress.assignee),
+        Kind::StepProgress(progress) => {
+            let verdict = port.progress(node, progress.assignee.clone(), progress.content).await?;
+            stale(verdict, progress.assignee)
+        }
         Kind::StepFinished(finished) => {
             let assignee = finished.assignee;
-            let verdict = port.finished(node, assignee, finished.result).await?;
+            let verdict = port.finished(node, assignee.clone(), finished.result).await?;
             Some(server_to_node::Kind::ResultAccepted(ResultAccepted { assignee, stale: verdict == Verdict::Stale }))
         }
         Kind::AssignmentRefused(refused) => {
