@@ -1,1 +1,29 @@
-//! x
+//! The durable engine of Gantry: workflow definitions, the pure core that decides, and the processors that make decisions durable.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`api`] | the traits and views that other crates see |
+//! | [`spec`] | definitions: parsing, schema, templates |
+//! | [`lifecycle`] | states and legal changes, as tables |
+//! | [`core`] | `decide` and `apply`: no clock, no I/O, no randomness |
+//! | [`processor`] | one owner per partition: batches, commits, recovery, leases |
+//! | [`read`] | views over stored rows |
+//! | [`verify`] | folds a log and compares it with the stored rows |
+//! | [`engine`] | the handle that puts it together |
+//!
+//! Invariants: `core` never reads a clock; nothing is answered or dispatched before its batch is durable; reads serve storage, never memory (live
+//! progress is the one exception, and is marked so).
+
+pub mod api;
+pub mod core;
+pub mod engine;
+pub mod lifecycle;
+pub mod processor;
+pub mod read;
+pub mod spec;
+pub mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Engine, EngineConfig, Parts, StartError};

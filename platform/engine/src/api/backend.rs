@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use gantry_journal::segments::{Chunk, StreamKey};
+pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
 use super::view::{EventView, NodeView, Page, WorkflowState, WorkflowSummary, WorkflowView};

@@ -150,25 +150,26 @@ pub struct TaskView {
 }
 
 /// State of a step or of one attempt at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[repr(i32)]
 pub enum StepState {
     /// Not begun.
-    Pending,
+    Pending = 0,
     /// Assigned to a node, sandbox being prepared.
-    Assigned,
+    Assigned = 1,
     /// Its process runs.
-    Running,
+    Running = 2,
     /// Done; never executed again.
-    Completed,
+    Completed = 3,
     /// Failed for good (step), or this try failed (attempt).
-    Failed,
+    Failed = 4,
     /// This try was lost to infrastructure and does not count.
-    Lost,
+    Lost = 5,
     /// Ended on request.
-    Cancelled,
+    Cancelled = 6,
     /// Will not run: an earlier step or task failed.
-    Skipped,
+    Skipped = 7,
 }
 
 /// One step.

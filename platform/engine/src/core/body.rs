@@ -1,0 +1,82 @@
+//! What users wrote, opened: the definition with its derived graph, parameters, and the results of completed steps. Kept beside the rows, because
+//! folding never needs it; deciding does.
+
+use std::collections::BTreeMap;
+
+use gantry_proto::v1::Artifact;
+use serde_json::{Map, Value};
+
+use crate::spec::definition::{Definition, WorkspaceSourceDef};
+
+/// Definition and parameters of a workflow, pinned at submission.
+#[derive(Debug)]
+pub struct Body {
+    /// The compiled definition.
+    pub definition: Definition,
+    /// Parameters, defaults filled in.
+    pub parameters: Map<String, Value>,
+    /// Positions of needed tasks, per task.
+    pub needs: Vec<Vec<usize>>,
+    /// Tasks that hand their workspaces over form a group, which one node runs; by task the group's number.
+    pub groups: Vec<Option<usize>>,
+}
+
+/// What a completed step left.
+#[derive(Debug, Default, PartialEq)]
+pub struct StepResultBody {
+    /// `$GANTRY_OUTPUT`.
+    pub outputs: Map<String, Value>,
+    /// Stored files.
+    pub artifacts: Vec<Artifact>,
+}
+
+impl Body {
+    /// Derives the graph.
+    #[must_use]
+    pub fn new(definition: Definition, parameters: Map<String, Value>) -> Self {
+        let position: BTreeMap<&str, usize> =
+            definition.tasks.keys().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
+        let needs = definition
+            .tasks
+            .values()
+            .map(|task| task.needs.iter().filter_map(|name| position.get(name.as_str()).copied()).collect())
+            .collect();
+        let groups = groups(&definition, &position);
+        Self { definition, parameters, needs, groups }
+    }
+
+    /// Tasks that `task` needs, directly or not.
+    #[must_use]
+    pub fn ancestors(&self, task: usize) -> Vec<usize> {
+        let mut found = vec![false; self.needs.len()];
+        let mut todo = self.needs.get(task).cloned().unwrap_or_default();
+        while let Some(next) = todo.pop() {
+            if !std::mem::replace(&mut found[next], true) {
+                todo.extend_from_slice(&self.needs[next]);
+            }
+        }
+        found.iter().enumerate().filter_map(|(index, found)| found.then_some(index)).collect()
+    }
+}
+
+/// Union of tasks along `from:`; a group is named by its least member.
+fn groups(definition: &Definition, position: &BTreeMap<&str, usize>) -> Vec<Option<usize>> {
+    let mut parent: Vec<usize> = (0..definition.tasks.len()).collect();
+    let mut joined = vec![false; definition.tasks.len()];
+    fn root(parent: &[usize], mut at: usize) -> usize {
+        while parent[at] != at {
+            at = parent[at];
+        }
+        at
+    }
+    for (index, task) in definition.tasks.values().enumerate() {
+        for workspace in &task.workspace {
+            let WorkspaceSourceDef::From(name) = &workspace.source else { continue };
+            let Some(&source) = position.get(name.as_str()) else { continue };
+            (joined[index], joined[source]) = (true, true);
+            let (a, b) = (root(&parent, index), root(&parent, source));
+            parent[a.max(b)] = a.min(b);
+        }
+    }
+    (0..parent.len()).map(|index| joined[index].then(|| root(&parent, index))).collect()
+}

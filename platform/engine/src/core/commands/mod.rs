@@ -1,0 +1,169 @@
+//! What can be asked of a partition: one command, one file.
+
+mod assignment_refused;
+mod cancel;
+mod drain;
+mod dropped;
+mod lease_expired;
+mod node_departed;
+mod node_health;
+mod node_register;
+mod reconcile;
+mod step_finished;
+mod step_started;
+mod submit;
+mod timer_due;
+
+use gantry_proto::v1::{Assignee, HeldVerdict};
+use gantry_proto::{ErrorCode, NodeId, WorkflowId};
+
+pub use assignment_refused::AssignmentRefused;
+pub use cancel::Cancel;
+pub use drain::Drain;
+pub use dropped::Dropped;
+pub use lease_expired::LeaseExpired;
+pub use node_departed::NodeDeparted;
+pub use node_health::NodeHealth;
+pub use node_register::NodeRegister;
+pub use reconcile::Reconcile;
+pub use step_finished::StepFinished;
+pub use step_started::StepStarted;
+pub use submit::Submit;
+pub use timer_due::TimerDue;
+
+use super::apply::ApplyError;
+use super::decide::{Batching, Inputs};
+use super::state::{PartitionState, TaskRef};
+use crate::api::{SubmitReceipt, StepState, Verdict};
+use crate::lifecycle::workflow::WorkflowState;
+
+/// What decides nothing and changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such thing in the caller's tenant, in memory. Ended workflows are only in storage.
+    #[error("not found")]
+    NotFound,
+    /// The key was used for another request.
+    #[error("the idempotency key belongs to workflow {0}, which was started by another request")]
+    IdempotencyMismatch(WorkflowId),
+    /// The request cannot be recorded.
+    #[error("{message}")]
+    Refused {
+        /// What programs match on.
+        code: ErrorCode,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Answer to a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// To [`Submit`].
+    Submitted(SubmitReceipt),
+    /// To [`Cancel`].
+    State(WorkflowState),
+    /// To messages about an assignment.
+    Verdict(Verdict),
+    /// To [`Reconcile`].
+    Held(Vec<HeldVerdict>),
+    /// To everything that is only done.
+    Done,
+}
+
+/// Result of a decision: a rejection is for the caller, an [`ApplyError`] is a fault of ours.
+pub type Outcome = Result<Result<Reply, Rejection>, ApplyError>;
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A command.
+        #[derive(Debug, Clone)]
+        pub enum Command {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        impl Command {
+            pub(super) fn decide(self, batch: &mut Batching<'_>, inputs: Inputs) -> Outcome {
+                match self { $(Self::$name(command) => command.decide(batch, inputs),)* }
+            }
+        }
+
+        $(impl From<$name> for Command {
+            fn from(command: $name) -> Self {
+                Self::$name(command)
+            }
+        })*
+    };
+}
+
+commands! {
+    /// Start a workflow.
+    Submit,
+    /// End a workflow.
+    Cancel,
+    /// A step attempt's process runs.
+    StepStarted,
+    /// A step attempt ended.
+    StepFinished,
+    /// A node gave an assignment back.
+    AssignmentRefused,
+    /// A node lost what it held.
+    Dropped,
+    /// A lease was not renewed.
+    LeaseExpired,
+    /// Timers are due.
+    TimerDue,
+    /// A node says what it holds.
+    Reconcile,
+    /// A node connected.
+    NodeRegister,
+    /// A node's stream ended.
+    NodeDeparted,
+    /// A node says how it is.
+    NodeHealth,
+    /// An operator drains a node, or stops that.
+    Drain,
+}
+
+/// The leased task whose open attempt is exactly this one, held by this node.
+#[must_use]
+pub fn live(state: &PartitionState, node: NodeId, assignee: &Assignee) -> Option<TaskRef> {
+    let workflow = state.workflows.get(&assignee.workflow)?;
+    if workflow.row.tenant != assignee.tenant {
+        return None;
+    }
+    let task = state.find(assignee.workflow, assignee.task)?;
+    let row = &state.task(task)?.row;
+    let (step, open) = row.open()?;
+    let named = row.holder == Some(node)
+        && row.fence == assignee.fence
+        && open.fence == assignee.fence
+        && step == assignee.step as usize
+        && open.attempt == assignee.attempt;
+    named.then_some(task)
+}
+
+/// Whether the attempt ended by its holder's own report, which a repeated report must not contradict.
+#[must_use]
+pub fn reported(state: &PartitionState, node: NodeId, assignee: &Assignee) -> bool {
+    let found = state.workflows.get(&assignee.workflow).filter(|workflow| workflow.row.tenant == assignee.tenant);
+    let task = found.and_then(|_| state.find(assignee.workflow, assignee.task)).and_then(|task| state.task(task));
+    task.is_some_and(|task| reported_in(&task.row, node, assignee))
+}
+
+/// [`reported`], of a row.
+#[must_use]
+pub fn reported_in(row: &super::rows::TaskRow, node: NodeId, assignee: &Assignee) -> bool {
+    row.steps.get(assignee.step as usize).is_some_and(|step| {
+        step.attempts.iter().any(|attempt| {
+            attempt.attempt == assignee.attempt
+                && attempt.fence == assignee.fence
+                && attempt.node == node
+                && matches!(attempt.state(), StepState::Completed | StepState::Failed | StepState::Cancelled)
+        })
+    })
+}
+
+fn verdict(verdict: Verdict) -> Outcome {
+    Ok(Ok(Reply::Verdict(verdict)))
+}

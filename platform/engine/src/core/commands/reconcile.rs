@@ -1,0 +1,36 @@
+//! A node that connected says what it holds of this partition's work: each is kept or refused, and what it does not name is lost.
+
+use gantry_proto::NodeId;
+use gantry_proto::v1::{Assignee, HeldVerdict, LeaseEnd};
+
+use super::{Outcome, Reply, live, reported};
+use crate::core::decide::{Batching, Inputs};
+use crate::core::state::TaskRef;
+
+/// A node says what it holds.
+#[derive(Debug, Clone)]
+pub struct Reconcile {
+    /// Who.
+    pub node: NodeId,
+    /// What it holds of this partition.
+    pub holding: Vec<Assignee>,
+}
+
+impl Reconcile {
+    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+        let mut kept: Vec<TaskRef> = Vec::new();
+        let mut verdicts = Vec::with_capacity(self.holding.len());
+        for assignee in self.holding {
+            let task = live(batch.state, self.node, &assignee);
+            kept.extend(task);
+            // A result that is journaled already is kept too: the node sends it again, gets the acknowledgement that was lost, and keeps the layer.
+            let keep = task.is_some() || reported(batch.state, self.node, &assignee);
+            verdicts.push(HeldVerdict { assignee, keep, output_seq: None });
+        }
+        let held: Vec<TaskRef> = batch.state.held.get(&self.node).into_iter().flatten().copied().collect();
+        for task in held.into_iter().filter(|task| !kept.contains(task)) {
+            batch.lose(task, LeaseEnd::Lost, "its node came back without it")?;
+        }
+        Ok(Ok(Reply::Held(verdicts)))
+    }
+}

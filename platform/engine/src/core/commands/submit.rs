@@ -1,0 +1,93 @@
+//! Starting a workflow.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self, Label, Payload};
+use gantry_proto::{PrincipalId, TaskId, TenantId, WorkflowId};
+
+use super::{Outcome, Rejection, Reply};
+use crate::api::SubmitReceipt;
+use crate::core::body::Body;
+use crate::core::decide::{Batching, Inputs};
+
+/// Start a workflow; everything was checked and compiled before.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// Whose.
+    pub tenant: TenantId,
+    /// By whom.
+    pub by: PrincipalId,
+    /// The compiled definition with parameters.
+    pub body: Arc<Body>,
+    /// blake3 of the definition.
+    pub digest: Bytes,
+    /// The definition and parameters, to be sealed.
+    pub payload: Payload,
+    /// Hash of the idempotency key, and of the request.
+    pub idempotency: Option<([u8; 32], [u8; 32])>,
+    /// Labels.
+    pub labels: Vec<Label>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+impl Submit {
+    pub(super) fn decide(self, batch: &mut Batching<'_>, inputs: Inputs) -> Outcome {
+        let partition = batch.state.partition;
+        if let Some((key, request)) = self.idempotency
+            && let Some(known) = batch.state.idempotency.get(&(self.tenant, key))
+            // Past its time it is only not yet swept.
+            && known.expires_at_ms > batch.now_ms
+        {
+            if known.request_hash[..] != request {
+                return Ok(Err(Rejection::IdempotencyMismatch(known.workflow)));
+            }
+            return Ok(Ok(Reply::Submitted(SubmitReceipt { workflow: known.workflow, replayed: true })));
+        }
+        let id = WorkflowId::new(batch.now_ms, partition, inputs.entropy);
+        if batch.state.workflows.contains_key(&id) {
+            // 62 random bits collided within a millisecond; the next try has others.
+            return Ok(Err(Rejection::Refused {
+                code: gantry_proto::ErrorCode::Overloaded,
+                message: "the id was taken in the same millisecond; try again".to_owned(),
+            }));
+        }
+        if let Some((key, request)) = self.idempotency {
+            let old = batch.state.idempotency.contains_key(&(self.tenant, key));
+            if old {
+                let event = v1::IdempotencyExpired { key_hash: Bytes::copy_from_slice(&key) };
+                batch.emit(self.tenant, None, Kind::IdempotencyExpired(event), None)?;
+            }
+            let event = v1::IdempotencyRecorded {
+                key_hash: Bytes::copy_from_slice(&key),
+                request_hash: Bytes::copy_from_slice(&request),
+                workflow: id,
+                expires_at_ms: batch.now_ms.saturating_add(batch.state.settings.idempotency_ttl_ms),
+            };
+            batch.emit(self.tenant, None, Kind::IdempotencyRecorded(event), None)?;
+        }
+        let tasks = self.body.definition.tasks.iter().map(|(name, task)| v1::TaskSeed {
+            task: TaskId::derive(batch.now_ms, partition, &[id.as_bytes(), name.as_bytes()]),
+            name: name.clone(),
+            steps: u32::try_from(task.steps.len()).unwrap_or(u32::MAX),
+        });
+        let event = v1::WorkflowSubmitted {
+            name: self.body.definition.name.clone(),
+            definition_digest: self.digest,
+            submitted_by: self.by,
+            tasks: tasks.collect(),
+            idempotency_hash: self.idempotency.map(|(key, _)| Bytes::copy_from_slice(&key)),
+            traceparent: self.traceparent,
+            labels: self.labels,
+        };
+        batch.emit(self.tenant, Some(id), Kind::WorkflowSubmitted(event), Some(self.payload))?;
+        if let Some(workflow) = batch.state.workflows.get_mut(&id) {
+            workflow.body = Some(self.body);
+        }
+        batch.record(id, Kind::WorkflowActivated(v1::WorkflowActivated {}), None)?;
+        batch.settle(id)?;
+        Ok(Ok(Reply::Submitted(SubmitReceipt { workflow: id, replayed: false })))
+    }
+}

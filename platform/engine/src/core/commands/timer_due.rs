@@ -1,0 +1,33 @@
+//! Timers are due.
+
+use bytes::Bytes;
+use gantry_proto::limits;
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self};
+
+use super::{Outcome, Reply};
+use crate::core::decide::{Batching, Inputs};
+use crate::core::state::Timer;
+
+/// Timers are due at the time of the batch; at most one batch full is handled at once.
+#[derive(Debug, Clone, Copy)]
+pub struct TimerDue;
+
+impl TimerDue {
+    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+        for _ in 0..limits::BATCH_COMMANDS_MAX {
+            let Some((due, timer)) = batch.state.timers.first().copied() else { break };
+            if due > batch.now_ms {
+                break;
+            }
+            match timer {
+                Timer::Task(task) => batch.readied(task)?,
+                Timer::Idempotency((tenant, key)) => {
+                    let event = v1::IdempotencyExpired { key_hash: Bytes::copy_from_slice(&key) };
+                    batch.emit(tenant, None, Kind::IdempotencyExpired(event), None)?;
+                }
+            }
+        }
+        Ok(Ok(Reply::Done))
+    }
+}

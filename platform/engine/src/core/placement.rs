@@ -1,0 +1,123 @@
+//! Which node a ready task goes to, and why none when none.
+
+use std::collections::BTreeMap;
+
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self};
+use gantry_proto::{NodeId, TenantId};
+
+use super::apply::ApplyError;
+use super::decide::Batching;
+use super::plan;
+use super::state::{PartitionState, TaskRef, Workflow};
+use crate::api::{Candidate, Serves};
+use crate::spec::definition::TaskDef;
+
+/// Ready tasks that one batch looks at. Tasks that cannot be placed are passed over, so a long queue of them must not stop the partition; the rest is
+/// looked at again with the next credits.
+pub const SCAN_MAX: usize = 4_096;
+
+/// What a node lacks for a task, each in words; empty: it fits.
+#[must_use]
+pub fn missing(tenant: TenantId, task: &TaskDef, candidate: &Candidate) -> Vec<String> {
+    let mut missing = Vec::new();
+    if candidate.serves != Serves::All && candidate.serves != Serves::Tenant(tenant) {
+        missing.push("a node that serves this tenant".to_owned());
+    }
+    for capability in &task.requires.capabilities {
+        if !candidate.capabilities.contains(capability) {
+            missing.push(format!("capability `{capability}`"));
+        }
+    }
+    for (key, value) in &task.requires.labels {
+        if candidate.labels.get(key) != Some(value) {
+            missing.push(format!("label `{key}={value}`"));
+        }
+    }
+    if let Some(arch) = task.requires.arch.as_ref().filter(|arch| **arch != candidate.arch) {
+        missing.push(format!("architecture `{arch}`"));
+    }
+    let cpu = task.steps.iter().map(|step| step.resources.cpu_millis).max().unwrap_or(0);
+    if cpu > candidate.cpu_millis {
+        missing.push(format!("{cpu} thousandths of a core (the node has {})", candidate.cpu_millis));
+    }
+    let memory = task.steps.iter().map(|step| step.resources.memory_bytes).max().unwrap_or(0);
+    if memory > candidate.memory_bytes {
+        missing.push(format!("{memory} bytes of memory (the node has {})", candidate.memory_bytes));
+    }
+    missing
+}
+
+/// The node that a task must run on: where its workspace is, or where the tasks are that it shares a workspace with. `None`: any.
+#[must_use]
+pub fn bound_to(workflow: &Workflow, task: usize) -> Option<NodeId> {
+    let row = &workflow.tasks.get(task)?.row;
+    if row.home.is_some() {
+        return row.home;
+    }
+    let group = (*workflow.body.as_ref()?.groups.get(task)?)?;
+    let groups = &workflow.body.as_ref()?.groups;
+    let mates = || workflow.tasks.iter().zip(groups).filter(|(_, g)| **g == Some(group)).map(|(task, _)| &task.row);
+    mates().find_map(|mate| mate.home).or_else(|| mates().find_map(|mate| mate.holder))
+}
+
+/// The best of `candidates` for a task: it fits, has credit, and has most credit left; equal ones by id.
+fn choose(workflow: &Workflow, task: usize, candidates: &[Candidate]) -> Option<usize> {
+    let definition = workflow.body.as_ref()?.definition.tasks.get_index(task)?.1;
+    let bound = bound_to(workflow, task);
+    candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| candidate.credits > 0 && bound.is_none_or(|node| node == candidate.node))
+        .filter(|(_, candidate)| missing(workflow.row.tenant, definition, candidate).is_empty())
+        .max_by_key(|(_, candidate)| (candidate.credits, std::cmp::Reverse(candidate.node)))
+        .map(|(index, _)| index)
+}
+
+/// Claims ready tasks with the credits at hand, in the order of the queue.
+///
+/// # Errors
+/// A fault of ours; the state must be discarded.
+pub fn place(batch: &mut Batching<'_>, candidates: &mut [Candidate]) -> Result<(), ApplyError> {
+    let waiting: Vec<TaskRef> = batch.state.ready.iter().take(SCAN_MAX).map(|(_, task)| *task).collect();
+    for task in waiting {
+        if candidates.iter().all(|candidate| candidate.credits == 0) {
+            break;
+        }
+        // An earlier failure of this loop may have ended it.
+        let Some(workflow) = batch.state.workflows.get(&task.0) else { continue };
+        if batch.state.task(task).is_none_or(|task| task.row.queued_at_ms.is_none()) {
+            continue;
+        }
+        let Some(chosen) = choose(workflow, task.1 as usize, candidates) else { continue };
+        match plan::build(batch.state, task) {
+            Err(fault) => batch.fail_unplanned(task, fault)?,
+            Ok(plan) => {
+                let node = candidates[chosen].node;
+                candidates[chosen].credits -= 1;
+                *batch.spent.entry(node).or_default() += 1;
+                claim(batch, task, node, plan)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn claim(batch: &mut Batching<'_>, task: TaskRef, node: NodeId, plan: v1::Plan) -> Result<(), ApplyError> {
+    let Some(row) = batch.state.task(task).map(|task| &task.row) else { return Ok(()) };
+    let event = v1::TaskClaimed {
+        task: row.id,
+        attempt: row.attempt + 1,
+        fence: row.fence + 1,
+        holder: node,
+        lease_ms: batch.state.settings.lease_ms,
+    };
+    batch.record(task.0, Kind::TaskClaimed(event), None)?;
+    batch.assign(task, plan)
+}
+
+/// Position of each ready task in the queue, for saying how many are ahead.
+#[must_use]
+pub fn queue_positions(state: &PartitionState) -> BTreeMap<TaskRef, u32> {
+    (0u32..).zip(&state.ready).map(|(position, (_, task))| (*task, position)).collect()
+}

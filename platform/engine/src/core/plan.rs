@@ -1,0 +1,253 @@
+//! From definition to plan: templates rendered, inputs resolved. What fails here fails the step, not the engine.
+
+use bytes::Bytes;
+use gantry_proto::v1::{self, Payload, Plan};
+use gantry_proto::{ErrorCode, limits};
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+
+use super::body::Body;
+use super::state::{PartitionState, Task, TaskRef, Workflow};
+use crate::spec;
+use crate::spec::definition::{InputDef, RunDef, StepDef, WorkspaceSourceDef};
+
+/// Why a plan cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct PlanFault {
+    /// What programs match on.
+    pub(crate) code: ErrorCode,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
+impl PlanFault {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// blake3 of the encoded plan.
+pub(super) fn digest(plan: &Plan) -> Bytes {
+    Bytes::copy_from_slice(blake3::hash(&plan.encode_to_vec()).as_bytes())
+}
+
+/// The plan of a task's current step, for its next attempt.
+pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, PlanFault> {
+    let gone = || PlanFault::new(ErrorCode::Internal, "the definition of the workflow cannot be read");
+    let workflow = state.workflows.get(&reference.0).ok_or_else(gone)?;
+    let body = workflow.body.as_deref().ok_or_else(gone)?;
+    let position = reference.1 as usize;
+    let task = workflow.tasks.get(position).ok_or_else(gone)?;
+    let (name, definition) = body.definition.tasks.get_index(position).ok_or_else(gone)?;
+    let (index, row) = task.row.current().ok_or_else(gone)?;
+    let step = definition.steps.get(index).ok_or_else(gone)?;
+    let attempt = row.attempts.last().map_or(0, |last| last.attempt) + 1;
+    let scope = scope(workflow, body, position, attempt);
+    let render = |what: &str, template: &str| {
+        spec::render(template, &scope).map_err(|error| {
+            PlanFault::new(ErrorCode::TemplateError, format!("{what} of step `{}`: {error}", step.key))
+        })
+    };
+
+    let command = command(step, &render)?;
+    let mut env = Vec::with_capacity(step.env.len());
+    let mut env_bytes = 0usize;
+    for (key, template) in &step.env {
+        let value = render(&format!("env `{key}`"), template)?;
+        env_bytes += key.len() + value.len();
+        env.push(v1::EnvVar { name: key.clone(), value });
+    }
+    if env_bytes > limits::STEP_ENV_BYTES_MAX {
+        let message = format!("the environment of step `{}` has {env_bytes} bytes; the limit is {}", step.key, limits::STEP_ENV_BYTES_MAX);
+        return Err(PlanFault::new(ErrorCode::TooLarge, message));
+    }
+    // The tree is built once per task, and so are its inputs.
+    let inputs = if index == 0 { inputs(workflow, body, &definition.inputs)? } else { Vec::new() };
+    Ok(Plan {
+        image: render("image", &step.image)?,
+        command,
+        env,
+        workdir: step.workdir.as_deref().map(|template| render("workdir", template)).transpose()?,
+        timeout_ms: step.timeout_ms,
+        grace_ms: step.grace_ms,
+        resources: v1::Resources {
+            cpu_millis: step.resources.cpu_millis,
+            memory_bytes: step.resources.memory_bytes,
+            pids: step.resources.pids,
+            tmp_bytes: step.resources.tmp_bytes,
+        },
+        workspace: v1::WorkspacePlan { sources: sources(workflow, body, position, &render)? },
+        inputs,
+        artifact_globs: step.artifacts.iter().map(|artifact| artifact.glob.clone()).collect(),
+        outputs: step.outputs.clone(),
+        task_name: name.clone(),
+        step_key: step.key.clone(),
+        // Stable over attempts: one step of one task of one workflow.
+        idempotency_key: format!("{}.{index}", task.row.id),
+        traceparent: workflow.row.traceparent.clone(),
+        last: index + 1 == definition.steps.len(),
+        output_limit_bytes: step.output_limit_bytes,
+        required_artifacts: step.artifacts.iter().filter(|each| each.required).map(|each| each.glob.clone()).collect(),
+    })
+}
+
+type Render<'a> = dyn Fn(&str, &str) -> Result<String, PlanFault> + 'a;
+
+fn command(step: &StepDef, render: &Render<'_>) -> Result<v1::Command, PlanFault> {
+    let command = match &step.run {
+        RunDef::Shell(script) => v1::Command { shell: Some(render("run", script)?), argv: Vec::new() },
+        RunDef::Argv(argv) => {
+            let argv = argv.iter().map(|each| render("run", each)).collect::<Result<_, _>>()?;
+            v1::Command { shell: None, argv }
+        }
+    };
+    let bytes = command.shell.as_ref().map_or(0, String::len) + command.argv.iter().map(String::len).sum::<usize>();
+    if bytes > limits::COMMAND_BYTES_MAX {
+        let message = format!("the command of step `{}` has {bytes} bytes; the limit is {}", step.key, limits::COMMAND_BYTES_MAX);
+        return Err(PlanFault::new(ErrorCode::TooLarge, message));
+    }
+    Ok(command)
+}
+
+fn sources(
+    workflow: &Workflow,
+    body: &Body,
+    position: usize,
+    render: &Render<'_>,
+) -> Result<Vec<v1::WorkspaceSource>, PlanFault> {
+    use v1::workspace_source::Kind;
+    let mut sources = Vec::new();
+    for each in &body.definition.tasks[position].workspace {
+        let kind = match &each.source {
+            WorkspaceSourceDef::Git { url, reference, depth } => Kind::Git(v1::GitSource {
+                url: render("workspace", url)?,
+                r#ref: reference.as_deref().map(|template| render("workspace", template)).transpose()?,
+                depth: *depth,
+            }),
+            WorkspaceSourceDef::Path(path) => Kind::LocalPath(render("workspace", path)?),
+            WorkspaceSourceDef::From(name) => {
+                let source = body.definition.tasks.get_index_of(name.as_str()).and_then(|index| workflow.tasks.get(index));
+                let source = source.ok_or_else(|| {
+                    PlanFault::new(ErrorCode::WorkspaceRefused, format!("there is no task `{name}` to take a workspace from"))
+                })?;
+                Kind::FromTask(source.row.id)
+            }
+        };
+        sources.push(v1::WorkspaceSource { name: each.name.clone(), kind: Some(kind) });
+    }
+    Ok(sources)
+}
+
+/// Outputs of a task: those of its steps, later ones win.
+fn outputs(task: &Task) -> Map<String, Value> {
+    let mut merged = Map::new();
+    for result in task.results.iter().flatten() {
+        merged.extend(result.outputs.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    merged
+}
+
+fn task_scope(task: &Task) -> Value {
+    json!({ "outputs": outputs(task), "state": task.row.state().text() })
+}
+
+fn scope(workflow: &Workflow, body: &Body, position: usize, attempt: u32) -> Value {
+    let tasks: Map<String, Value> = body
+        .ancestors(position)
+        .into_iter()
+        .map(|index| (workflow.tasks[index].row.name.clone(), task_scope(&workflow.tasks[index])))
+        .collect();
+    let task = &workflow.tasks[position];
+    let keys = body.definition.tasks[position].steps.iter().map(|step| &step.key);
+    let steps: Map<String, Value> = keys
+        .zip(&task.results)
+        .filter_map(|(key, result)| Some((key.clone(), json!({ "outputs": result.as_ref()?.outputs }))))
+        .collect();
+    json!({
+        "params": body.parameters,
+        "tasks": tasks,
+        "steps": steps,
+        "workflow": { "id": workflow.row.id.to_string(), "name": workflow.row.name },
+        "task": { "name": task.row.name },
+        "attempt": attempt,
+    })
+}
+
+/// Stored files of a task, in the order of its steps.
+pub(crate) fn artifacts(task: &Task) -> impl Iterator<Item = &v1::Artifact> {
+    task.results.iter().flatten().flat_map(|result| &result.artifacts)
+}
+
+fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v1::InputPlan>, PlanFault> {
+    let mut inputs = Vec::new();
+    for input in wanted {
+        let refused = |message: String| PlanFault::new(ErrorCode::ArtifactRefused, message);
+        let glob = globset::GlobBuilder::new(&input.artifact)
+            .literal_separator(true)
+            .build()
+            .map_err(|error| refused(format!("input `{}`: {error}", input.artifact)))?
+            .compile_matcher();
+        let source = body.definition.tasks.get_index_of(input.task.as_str()).and_then(|index| workflow.tasks.get(index));
+        let source = source.ok_or_else(|| refused(format!("there is no task `{}` to take inputs from", input.task)))?;
+        // A later step may store the same name again: the last one holds.
+        let mut found: Map<String, Value> = Map::new();
+        let stored: Vec<&v1::Artifact> = artifacts(source).collect();
+        for (index, artifact) in stored.iter().enumerate() {
+            if glob.is_match(&artifact.name) {
+                found.insert(artifact.name.clone(), json!(index));
+            }
+        }
+        let into_directory = input.path.ends_with('/');
+        if found.is_empty() && !input.optional {
+            let message = format!("task `{}` stored no artifact that matches `{}`", input.task, input.artifact);
+            return Err(refused(message));
+        }
+        if found.len() > 1 && !into_directory {
+            let message = format!("{} artifacts of task `{}` match `{}`, but `{}` is one file; end it with `/` to make it a directory", found.len(), input.task, input.artifact, input.path);
+            return Err(refused(message));
+        }
+        for index in found.values().filter_map(Value::as_u64) {
+            let artifact = stored[usize::try_from(index).unwrap_or(0)];
+            let path = if into_directory { format!("{}{}", input.path, artifact.name) } else { input.path.clone() };
+            inputs.push(v1::InputPlan {
+                artifact: artifact.id,
+                path,
+                sha256: artifact.sha256.clone(),
+                size_bytes: artifact.size_bytes,
+                mode: None,
+            });
+        }
+    }
+    Ok(inputs)
+}
+
+/// The workflow's own outputs, once every task has completed.
+pub(super) fn workflow_outputs(workflow: &Workflow) -> Result<Option<Payload>, PlanFault> {
+    let Some(body) = workflow.body.as_deref() else { return Ok(None) };
+    if body.definition.outputs.is_empty() {
+        return Ok(None);
+    }
+    let tasks: Map<String, Value> =
+        workflow.tasks.iter().map(|task| (task.row.name.clone(), task_scope(task))).collect();
+    let scope = json!({
+        "params": body.parameters,
+        "tasks": tasks,
+        "workflow": { "id": workflow.row.id.to_string(), "name": workflow.row.name },
+    });
+    let mut outputs = Map::new();
+    let mut bytes = 0usize;
+    for (name, template) in &body.definition.outputs {
+        let value = spec::render(template, &scope).map_err(|error| {
+            PlanFault::new(ErrorCode::TemplateError, format!("output `{name}` of the workflow: {error}"))
+        })?;
+        bytes += name.len() + value.len();
+        outputs.insert(name.clone(), Value::String(value));
+    }
+    if bytes as u64 > limits::STEP_OUTPUTS_BYTES_MAX {
+        let message = format!("the outputs of the workflow have {bytes} bytes; the limit is {}", limits::STEP_OUTPUTS_BYTES_MAX);
+        return Err(PlanFault::new(ErrorCode::TooLarge, message));
+    }
+    let json = Value::Object(outputs).to_string().into_bytes();
+    Ok(Some(Payload { outputs_json: Some(json.into()), ..Payload::default() }))
+}

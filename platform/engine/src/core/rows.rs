@@ -1,0 +1,318 @@
+//! The stored form of the state, row by row. Rows are the fold of the log's clear side: what users wrote is not in here, only the positions of the
+//! records that carry it. The core works on the rows themselves, so that there is nothing to convert and nothing to forget.
+//!
+//! Protobuf, fields only ever added as optional ones; the numbers are stored.
+
+use bytes::Bytes;
+use gantry_proto::v1::{EndCause, Fault, Label, WaitKind};
+use gantry_proto::{NodeId, PrincipalId, SandboxId, TaskId, TenantId, WorkflowId};
+
+use crate::api::StepState;
+use crate::lifecycle::node::NodeState;
+use crate::lifecycle::task::TaskState;
+use crate::lifecycle::workflow::WorkflowState;
+
+/// A workflow.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WorkflowRow {
+    /// Id.
+    #[prost(message, required, tag = "1")]
+    pub id: WorkflowId,
+    /// Whose it is.
+    #[prost(message, required, tag = "2")]
+    pub tenant: TenantId,
+    /// Name from the definition.
+    #[prost(string, required, tag = "3")]
+    pub name: String,
+    /// Lifecycle state.
+    #[prost(enumeration = "WorkflowState", required, tag = "4")]
+    pub state: i32,
+    /// blake3 of the definition.
+    #[prost(bytes = "bytes", required, tag = "5")]
+    pub digest: Bytes,
+    /// Who submitted it.
+    #[prost(message, required, tag = "6")]
+    pub submitted_by: PrincipalId,
+    /// Labels, shown and filtered by.
+    #[prost(message, repeated, tag = "7")]
+    pub labels: Vec<Label>,
+    /// W3C trace context of the submitter.
+    #[prost(string, optional, tag = "8")]
+    pub traceparent: Option<String>,
+    /// Submission.
+    #[prost(uint64, required, tag = "9")]
+    pub created_at_ms: u64,
+    /// End.
+    #[prost(uint64, optional, tag = "10")]
+    pub ended_at_ms: Option<u64>,
+    /// `ErrorCode` of the end.
+    #[prost(string, optional, tag = "11")]
+    pub end_code: Option<String>,
+    /// Position of the record with definition and parameters.
+    #[prost(uint64, required, tag = "12")]
+    pub submit_seq: u64,
+    /// Position of the record with outputs or the reason.
+    #[prost(uint64, optional, tag = "13")]
+    pub end_seq: Option<u64>,
+    /// Who asked it to end.
+    #[prost(message, optional, tag = "14")]
+    pub cancel_by: Option<PrincipalId>,
+    /// Grace that its running steps get.
+    #[prost(uint64, optional, tag = "15")]
+    pub cancel_grace_ms: Option<u64>,
+    /// Tasks in all.
+    #[prost(uint32, required, tag = "16")]
+    pub tasks_total: u32,
+    /// Tasks that have ended.
+    #[prost(uint32, required, tag = "17")]
+    pub tasks_ended: u32,
+}
+
+/// A task with its steps.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TaskRow {
+    /// Id.
+    #[prost(message, required, tag = "1")]
+    pub id: TaskId,
+    /// Position in the definition, from 0.
+    #[prost(uint32, required, tag = "2")]
+    pub index: u32,
+    /// Name from the definition.
+    #[prost(string, required, tag = "3")]
+    pub name: String,
+    /// Lifecycle state.
+    #[prost(enumeration = "TaskState", required, tag = "4")]
+    pub state: i32,
+    /// Leases so far.
+    #[prost(uint32, required, tag = "5")]
+    pub attempt: u32,
+    /// Fence of the newest lease; 0 before the first.
+    #[prost(uint64, required, tag = "6")]
+    pub fence: u64,
+    /// Holder of the live lease.
+    #[prost(message, optional, tag = "7")]
+    pub holder: Option<NodeId>,
+    /// Length of the live lease.
+    #[prost(uint64, optional, tag = "8")]
+    pub lease_ms: Option<u64>,
+    /// What it waits for with its lease given back.
+    #[prost(enumeration = "WaitKind", optional, tag = "9")]
+    pub wait_kind: Option<i32>,
+    /// Until when.
+    #[prost(uint64, optional, tag = "10")]
+    pub wait_until_ms: Option<u64>,
+    /// Its running step was asked to end, with this grace.
+    #[prost(uint64, optional, tag = "11")]
+    pub cancel_grace_ms: Option<u64>,
+    /// When it became ready for the first time.
+    #[prost(uint64, optional, tag = "12")]
+    pub ready_at_ms: Option<u64>,
+    /// Since when it is in the ready queue, this time.
+    #[prost(uint64, optional, tag = "13")]
+    pub queued_at_ms: Option<u64>,
+    /// First assignment.
+    #[prost(uint64, optional, tag = "14")]
+    pub started_at_ms: Option<u64>,
+    /// End.
+    #[prost(uint64, optional, tag = "15")]
+    pub ended_at_ms: Option<u64>,
+    /// `ErrorCode` of the end.
+    #[prost(string, optional, tag = "16")]
+    pub end_code: Option<String>,
+    /// Position of the record with the reason.
+    #[prost(uint64, optional, tag = "17")]
+    pub end_seq: Option<u64>,
+    /// The node that holds its workspace: since a step completed there.
+    #[prost(message, optional, tag = "18")]
+    pub home: Option<NodeId>,
+    /// Assignments that nodes gave back since the last one that began.
+    #[prost(uint32, required, tag = "19")]
+    pub refusals: u32,
+    /// In order.
+    #[prost(message, repeated, tag = "20")]
+    pub steps: Vec<StepRow>,
+}
+
+/// A step with its attempts.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StepRow {
+    /// Where it stands.
+    #[prost(enumeration = "StepState", required, tag = "1")]
+    pub state: i32,
+    /// Attempts that failed and count.
+    #[prost(uint32, required, tag = "2")]
+    pub failed: u32,
+    /// Attempts that infrastructure lost.
+    #[prost(uint32, required, tag = "3")]
+    pub lost: u32,
+    /// Position of the record with its outputs, once completed.
+    #[prost(uint64, optional, tag = "4")]
+    pub result_seq: Option<u64>,
+    /// Tries, in order.
+    #[prost(message, repeated, tag = "5")]
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One try at a step.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttemptRow {
+    /// Number, from 1.
+    #[prost(uint32, required, tag = "1")]
+    pub attempt: u32,
+    /// Under which lease.
+    #[prost(uint64, required, tag = "2")]
+    pub fence: u64,
+    /// Where.
+    #[prost(message, required, tag = "3")]
+    pub node: NodeId,
+    /// Where it stands.
+    #[prost(enumeration = "StepState", required, tag = "4")]
+    pub state: i32,
+    /// When it was assigned.
+    #[prost(uint64, required, tag = "5")]
+    pub assigned_at_ms: u64,
+    /// In which sandbox.
+    #[prost(message, optional, tag = "6")]
+    pub sandbox: Option<SandboxId>,
+    /// Start of its process.
+    #[prost(uint64, optional, tag = "7")]
+    pub started_at_ms: Option<u64>,
+    /// End of its process.
+    #[prost(uint64, optional, tag = "8")]
+    pub finished_at_ms: Option<u64>,
+    /// Why it ended.
+    #[prost(enumeration = "EndCause", optional, tag = "9")]
+    pub cause: Option<i32>,
+    /// `ErrorCode`, when it failed.
+    #[prost(string, optional, tag = "10")]
+    pub code: Option<String>,
+    /// Exit code.
+    #[prost(int32, optional, tag = "11")]
+    pub exit_code: Option<i32>,
+    /// Signal.
+    #[prost(int32, optional, tag = "12")]
+    pub signal: Option<i32>,
+    /// Something in the sandbox was killed for memory.
+    #[prost(bool, optional, tag = "13")]
+    pub oom_seen: Option<bool>,
+    /// Position of the record of its end.
+    #[prost(uint64, optional, tag = "14")]
+    pub end_seq: Option<u64>,
+    /// Last sequence of its output.
+    #[prost(uint64, optional, tag = "15")]
+    pub last_seq: Option<u64>,
+    /// CPU time, user and system.
+    #[prost(uint64, optional, tag = "16")]
+    pub cpu_us: Option<u64>,
+    /// Greatest resident memory.
+    #[prost(uint64, optional, tag = "17")]
+    pub max_rss_bytes: Option<u64>,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NodeRow {
+    /// Id.
+    #[prost(message, required, tag = "1")]
+    pub id: NodeId,
+    /// Its name.
+    #[prost(string, required, tag = "2")]
+    pub name: String,
+    /// Version of its binary.
+    #[prost(string, required, tag = "3")]
+    pub version: String,
+    /// Steps at once.
+    #[prost(uint32, required, tag = "4")]
+    pub slots: u32,
+    /// Capabilities.
+    #[prost(string, repeated, tag = "5")]
+    pub capabilities: Vec<String>,
+    /// Labels.
+    #[prost(message, repeated, tag = "6")]
+    pub labels: Vec<Label>,
+    /// CPU architecture.
+    #[prost(string, required, tag = "7")]
+    pub arch: String,
+    /// Operating system.
+    #[prost(string, required, tag = "8")]
+    pub os: String,
+    /// CPU.
+    #[prost(uint64, required, tag = "9")]
+    pub cpu_millis: u64,
+    /// Memory.
+    #[prost(uint64, required, tag = "10")]
+    pub memory_bytes: u64,
+    /// Whose work it takes; absent: everybody's.
+    #[prost(message, optional, tag = "11")]
+    pub serves: Option<TenantId>,
+    /// Lifecycle state.
+    #[prost(enumeration = "NodeState", required, tag = "12")]
+    pub state: i32,
+    /// An operator wants it empty; outlives a reconnection.
+    #[prost(bool, required, tag = "13")]
+    pub drain: bool,
+    /// What is wrong with it.
+    #[prost(message, optional, tag = "14")]
+    pub fault: Option<Fault>,
+    /// First registration.
+    #[prost(uint64, required, tag = "15")]
+    pub registered_at_ms: u64,
+}
+
+/// A remembered idempotency key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct IdempotencyRow {
+    /// What was asked for with it.
+    #[prost(bytes = "bytes", required, tag = "1")]
+    pub request_hash: Bytes,
+    /// What was started.
+    #[prost(message, required, tag = "2")]
+    pub workflow: WorkflowId,
+    /// When it is forgotten.
+    #[prost(uint64, required, tag = "3")]
+    pub expires_at_ms: u64,
+}
+
+impl AttemptRow {
+    /// Assigned or running: its end is not journaled.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state(), StepState::Assigned | StepState::Running)
+    }
+}
+
+impl StepRow {
+    /// The attempt that is assigned or running.
+    #[must_use]
+    pub fn open(&self) -> Option<&AttemptRow> {
+        self.attempts.last().filter(|attempt| attempt.is_open())
+    }
+}
+
+impl TaskRow {
+    /// Completed, failed or cancelled.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state(), TaskState::Completed | TaskState::Failed | TaskState::Cancelled)
+    }
+
+    /// The step that runs or comes next, with its position; `None` when all completed.
+    #[must_use]
+    pub fn current(&self) -> Option<(usize, &StepRow)> {
+        self.steps.iter().enumerate().find(|(_, step)| step.state() != StepState::Completed)
+    }
+
+    /// The open attempt, with the position of its step.
+    #[must_use]
+    pub fn open(&self) -> Option<(usize, &AttemptRow)> {
+        self.steps.iter().enumerate().find_map(|(index, step)| step.open().map(|attempt| (index, attempt)))
+    }
+}
+
+impl WorkflowRow {
+    /// Completed, failed or cancelled.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state(), WorkflowState::Completed | WorkflowState::Failed | WorkflowState::Cancelled)
+    }
+}

@@ -1,0 +1,172 @@
+//! Execution state of one partition, in memory: what is active, the ready queue, timers, nodes. All of it is a fold over the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId, limits};
+
+use super::body::{Body, StepResultBody};
+use super::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
+
+/// Lengths that decisions use; the same for every partition of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Length of a lease.
+    pub lease_ms: u64,
+    /// Dead-man deadline handed to supervisors.
+    pub deadman_ms: u64,
+    /// How long idempotency keys are remembered.
+    pub idempotency_ttl_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_ms: limits::LEASE_MS_DEFAULT,
+            deadman_ms: limits::DEADMAN_MS_DEFAULT,
+            idempotency_ttl_ms: limits::IDEMPOTENCY_TTL_MS,
+        }
+    }
+}
+
+/// A workflow that has not ended.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Its row.
+    pub row: WorkflowRow,
+    /// In the order of the definition.
+    pub tasks: Vec<Task>,
+    /// What the user wrote; absent when folding without keys, or after erasure.
+    pub body: Option<Arc<Body>>,
+}
+
+/// A task of it.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its row.
+    pub row: TaskRow,
+    /// Results of completed steps, by step.
+    pub results: Vec<Option<Arc<StepResultBody>>>,
+}
+
+/// A task by its workflow and position.
+pub type TaskRef = (WorkflowId, u32);
+
+/// Key of an idempotency entry.
+pub type IdempotencyRef = (TenantId, [u8; 32]);
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A waiting task goes on.
+    Task(TaskRef),
+    /// An idempotency key is forgotten.
+    Idempotency(IdempotencyRef),
+}
+
+/// What has changed since the last batch, so that exactly those rows are written.
+#[derive(Debug, Clone, Default)]
+pub struct Dirty {
+    /// Workflow rows.
+    pub workflows: BTreeSet<WorkflowId>,
+    /// Task rows.
+    pub tasks: BTreeSet<TaskRef>,
+    /// Node rows.
+    pub nodes: BTreeSet<NodeId>,
+    /// Idempotency rows.
+    pub idempotency: BTreeSet<IdempotencyRef>,
+    /// Submitted since: they enter the active index.
+    pub begun: BTreeSet<WorkflowId>,
+    /// Ended since: they leave the active index, and memory once that is durable.
+    pub ended: BTreeSet<WorkflowId>,
+}
+
+/// State of one partition.
+#[derive(Debug, Clone)]
+pub struct PartitionState {
+    /// Which one.
+    pub partition: PartitionId,
+    /// Lengths.
+    pub settings: Settings,
+    /// Position that the next record gets.
+    pub next_seq: u64,
+    /// Time of the newest record; time never goes back in a log.
+    pub last_at_ms: u64,
+    /// Workflows that have not ended (and those that ended in the current batch).
+    pub workflows: BTreeMap<WorkflowId, Workflow>,
+    /// Ready tasks in the order in which they are placed: since when, then by id.
+    pub ready: BTreeSet<(u64, TaskRef)>,
+    /// Due times.
+    pub timers: BTreeSet<(u64, Timer)>,
+    /// Keys that are remembered.
+    pub idempotency: BTreeMap<IdempotencyRef, IdempotencyRow>,
+    /// Nodes that this partition owns.
+    pub nodes: BTreeMap<NodeId, NodeRow>,
+    /// Tasks leased, by holder.
+    pub held: BTreeMap<NodeId, BTreeSet<TaskRef>>,
+    /// Changes since the last batch.
+    pub dirty: Dirty,
+}
+
+impl PartitionState {
+    /// An empty partition.
+    #[must_use]
+    pub fn new(partition: PartitionId, settings: Settings) -> Self {
+        Self {
+            partition,
+            settings,
+            next_seq: 1,
+            last_at_ms: 0,
+            workflows: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            idempotency: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            held: BTreeMap::new(),
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// A task of an active workflow.
+    #[must_use]
+    pub fn task(&self, (workflow, index): TaskRef) -> Option<&Task> {
+        self.workflows.get(&workflow)?.tasks.get(index as usize)
+    }
+
+    /// Finds a task by its id.
+    #[must_use]
+    pub fn find(&self, workflow: WorkflowId, task: TaskId) -> Option<TaskRef> {
+        let found = self.workflows.get(&workflow)?.tasks.iter().find(|each| each.row.id == task)?;
+        Some((workflow, found.row.index))
+    }
+
+    /// When the next timer is due.
+    #[must_use]
+    pub fn next_timer_ms(&self) -> Option<u64> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Puts a loaded workflow in, with everything that follows from its rows. Used by recovery.
+    pub fn insert(&mut self, workflow: Workflow) {
+        let id = workflow.row.id;
+        for task in &workflow.tasks {
+            let reference = (id, task.row.index);
+            if let Some(holder) = task.row.holder {
+                self.held.entry(holder).or_default().insert(reference);
+            }
+            if let Some(queued) = task.row.queued_at_ms {
+                self.ready.insert((queued, reference));
+            }
+            if let Some(until) = task.row.wait_until_ms {
+                self.timers.insert((until, Timer::Task(reference)));
+            }
+        }
+        self.workflows.insert(id, workflow);
+    }
+
+    /// Puts a loaded idempotency key in.
+    pub fn insert_idempotency(&mut self, reference: IdempotencyRef, row: IdempotencyRow) {
+        self.timers.insert((row.expires_at_ms, Timer::Idempotency(reference)));
+        self.idempotency.insert(reference, row);
+    }
+}

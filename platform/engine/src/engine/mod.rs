@@ -1,0 +1,311 @@
+//! The handle that puts an engine together: one processor per partition, and the traits that others call.
+
+mod backend;
+mod content;
+mod node_port;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use gantry_journal::blobs::BlobStore;
+use gantry_journal::{KeyRing, SegmentStore, Store};
+use gantry_proto::time::Clock;
+use gantry_proto::v1::Assignee;
+use gantry_proto::{ErrorCode, NodeId, PartitionId, TaskId, TenantId, limits};
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{Dispatcher, Observer, Refusal};
+use crate::core::{Command, Rejection, Reply, Settings};
+use crate::processor::storage::Storage;
+use crate::processor::{CallError, Message, Processor, Shared};
+use crate::processor::ProcessorParts;
+
+/// Progress files that are kept for showing: those of running steps, the oldest are forgotten first.
+const PROGRESS_MAX: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
+
+/// How an engine is laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineConfig {
+    /// Number of partitions; fixed per data directory, the store checks it.
+    pub partitions: u16,
+    /// Lengths that decisions use.
+    pub settings: Settings,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { partitions: limits::PARTITIONS_DEFAULT, settings: Settings::default() }
+    }
+}
+
+/// What an engine works with.
+pub struct Parts {
+    /// Durable state.
+    pub store: Arc<dyn Store>,
+    /// Keys that payloads are sealed with.
+    pub keyring: Arc<dyn KeyRing>,
+    /// Live output.
+    pub segments: Arc<SegmentStore>,
+    /// Artifacts.
+    pub blobs: Arc<BlobStore>,
+    /// The way to nodes.
+    pub dispatcher: Arc<dyn Dispatcher>,
+    /// Told after each durable change.
+    pub observer: Arc<dyn Observer>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The number of partitions is 0 or past the limit.
+    #[error("{0} partitions: there must be 1 to {limit}", limit = PartitionId::LIMIT)]
+    Partitions(u16),
+    /// A partition could not be taken or recovered.
+    #[error("partition {partition} cannot be recovered: {reason}")]
+    Recovery {
+        /// Which.
+        partition: PartitionId,
+        /// What the journal said.
+        reason: String,
+    },
+    /// A processor ended while it started.
+    #[error("the engine was stopped while it started")]
+    Stopped,
+}
+
+struct Partition {
+    mailbox: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+/// What is known of a connected node beside its row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    at_ms: u64,
+    running: u32,
+    containers: u64,
+}
+
+/// A running engine.
+pub struct Engine {
+    partitions: Vec<Partition>,
+    storage: Arc<Storage>,
+    segments: Arc<SegmentStore>,
+    blobs: Arc<BlobStore>,
+    parts: Arc<ProcessorParts>,
+    progress: Mutex<LruCache<TaskId, (Assignee, String)>>,
+    seen: RwLock<BTreeMap<NodeId, Seen>>,
+    shutdown: CancellationToken,
+    processors: TaskTracker,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("partitions", &self.partitions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Takes every partition and recovers it; returns when all serve.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(config: EngineConfig, parts: Parts) -> Result<Arc<Self>, StartError> {
+        if config.partitions == 0 || config.partitions > PartitionId::LIMIT {
+            return Err(StartError::Partitions(config.partitions));
+        }
+        let Parts { store, keyring, segments, blobs, dispatcher, observer, clock } = parts;
+        let storage = Arc::new(Storage::new(store, keyring));
+        let parts = Arc::new(ProcessorParts {
+            storage: Arc::clone(&storage),
+            dispatcher,
+            observer,
+            clock,
+            draining: RwLock::default(),
+        });
+        let shutdown = CancellationToken::new();
+        let processors = TaskTracker::new();
+        let mut partitions = Vec::with_capacity(config.partitions.into());
+        let mut starting = Vec::with_capacity(config.partitions.into());
+        for partition in (0..config.partitions).filter_map(PartitionId::new) {
+            let (mailbox, messages) = mpsc::channel(limits::PARTITION_QUEUE_MAX);
+            let (started, wait) = watch::channel(None);
+            let shared = Arc::new(Shared::default());
+            let processor = Processor {
+                partition,
+                settings: config.settings,
+                parts: Arc::clone(&parts),
+                shared: Arc::clone(&shared),
+                mailbox: messages,
+                shutdown: shutdown.clone(),
+                started,
+            };
+            processors.spawn(processor.run());
+            partitions.push(Partition { mailbox, shared });
+            starting.push((partition, wait));
+        }
+        processors.close();
+        let engine = Arc::new(Self {
+            partitions,
+            storage,
+            segments,
+            blobs,
+            parts,
+            progress: Mutex::new(LruCache::new(PROGRESS_MAX)),
+            seen: RwLock::default(),
+            shutdown,
+            processors,
+        });
+        for (partition, mut wait) in starting {
+            let verdict = match wait.wait_for(Option::is_some).await {
+                Ok(started) => started.clone().unwrap_or(Ok(())),
+                Err(_) => {
+                    engine.shutdown().await;
+                    return Err(StartError::Stopped);
+                }
+            };
+            if let Err(reason) = verdict {
+                engine.shutdown().await;
+                return Err(StartError::Recovery { partition, reason });
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Stops taking commands, finishes the batches that run, and gives the partitions up. Leases and timers go on with the next owner.
+    pub async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.processors.wait().await;
+        let storage = Arc::clone(&self.storage);
+        // The committer's thread is joined off the async threads.
+        if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
+            tracing::error!("the committer could not be joined");
+        }
+    }
+
+    /// Number of syncs and bytes that the journal was written with, since the committer in use was started.
+    #[must_use]
+    pub fn counters(&self) -> gantry_journal::CommitterCounters {
+        self.storage.committer().counters()
+    }
+
+    fn partition_count(&self) -> u16 {
+        // `start` made as many as a u16 says.
+        u16::try_from(self.partitions.len()).unwrap_or(u16::MAX)
+    }
+
+    fn partition(&self, partition: PartitionId) -> Result<&Partition, Refusal> {
+        let found = self.partitions.get(usize::from(partition.index()));
+        found.ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such id in this installation"))
+    }
+
+    fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..self.partition_count()).filter_map(PartitionId::new)
+    }
+
+    /// The partition that owns a node.
+    fn home_of(&self, node: NodeId) -> PartitionId {
+        PartitionId::of(TenantId::nil(), "node", node.as_bytes(), self.partition_count())
+    }
+
+    async fn call(&self, partition: PartitionId, command: impl Into<Command>) -> Result<Reply, CallRefusal> {
+        let command = Box::new(command.into());
+        self.send(partition, |reply| Message::Command { command, reply }).await
+    }
+
+    async fn inform(&self, partition: PartitionId, command: impl Into<Command>) -> Result<Reply, CallRefusal> {
+        let command = Box::new(command.into());
+        self.send(partition, |reply| Message::Inform { command, reply }).await
+    }
+
+    async fn send(
+        &self,
+        partition: PartitionId,
+        message: impl FnOnce(oneshot::Sender<Result<Reply, CallError>>) -> Message,
+    ) -> Result<Reply, CallRefusal> {
+        let (reply, answer) = oneshot::channel();
+        self.post(partition, message(reply)).map_err(CallRefusal::Refusal)?;
+        let answer = answer.await.map_err(|_| CallRefusal::Refusal(stopped()))?;
+        answer.map_err(|error| match error {
+            CallError::Rejected(rejection) => CallRefusal::Rejection(rejection),
+            other => CallRefusal::Refusal(refusal(&other)),
+        })
+    }
+
+    fn post(&self, partition: PartitionId, message: Message) -> Result<(), Refusal> {
+        self.partition(partition)?.mailbox.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => refusal(&CallError::Overloaded),
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })
+    }
+
+    fn wake_all(&self) {
+        self.partitions.iter().for_each(|partition| partition.shared.wake.notify_one());
+    }
+
+    /// Runs a read off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Storage) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let storage = Arc::clone(&self.storage);
+        tokio::task::spawn_blocking(move || read(&storage)).await.unwrap_or_else(|error| {
+            Err(Refusal::new(ErrorCode::Internal, format!("a read ended unexpectedly: {error}")))
+        })
+    }
+}
+
+/// A call that got no reply: what the core said is still typed.
+enum CallRefusal {
+    Rejection(Rejection),
+    Refusal(Refusal),
+}
+
+impl From<CallRefusal> for Refusal {
+    fn from(call: CallRefusal) -> Self {
+        match call {
+            CallRefusal::Refusal(refusal) => refusal,
+            CallRefusal::Rejection(rejection) => match rejection {
+                Rejection::NotFound => not_found(),
+                Rejection::IdempotencyMismatch(workflow) => Self::new(
+                    ErrorCode::IdempotencyMismatch,
+                    format!("the idempotency key was used for another request, which started {workflow}"),
+                )
+                .with_hint("Use a new key for a new request; the same key only with the same body."),
+                Rejection::Refused { code, message } => Self::new(code, message),
+            },
+        }
+    }
+}
+
+pub(crate) fn not_found() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "there is no such thing, or it belongs to another tenant")
+}
+
+fn stopped() -> Refusal {
+    Refusal::new(ErrorCode::StorageUnavailable, "the engine is stopping or recovering; whether the change was made is not known")
+        .with_hint("Ask again; with an idempotency key nothing is done twice.")
+}
+
+fn refusal(error: &CallError) -> Refusal {
+    let code = match error {
+        CallError::Overloaded => ErrorCode::Overloaded,
+        CallError::Rejected(_) | CallError::Unavailable(_) => ErrorCode::StorageUnavailable,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+pub(crate) fn unreadable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(ErrorCode::StorageUnavailable, format!("the journal cannot be read: {error}"))
+}
+
+fn unexpected(reply: &Reply) -> Refusal {
+    Refusal::new(ErrorCode::Internal, format!("an unexpected reply: {reply:?}"))
+}

@@ -1,0 +1,137 @@
+//! From decided records to one batch: log entries, rows, indexes and keys together.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use gantry_journal::chain::{Chain, seal_entry};
+use gantry_journal::{Batch, Epoch, LogPosition, Write, keys};
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{Event, LogEntry, Record, Row};
+use gantry_proto::{JOURNAL_FORMAT, TenantId, WorkflowId};
+use prost::Message;
+
+use super::storage::{ContentError, Storage};
+use crate::core::{PartitionState, Recorded};
+
+/// Records of one entry: its offsets must fit two bytes, and reading one record decodes its whole entry.
+const ENTRY_RECORDS_MAX: usize = 2_048;
+
+/// The stored form of a row.
+#[must_use]
+pub(crate) fn row(clear: &impl Message) -> Bytes {
+    Row { format: JOURNAL_FORMAT, clear: clear.encode_to_vec().into(), sealed: None }.encode_to_vec().into()
+}
+
+/// The key that node rows are under: nodes belong to the installation, whomever they serve.
+pub(crate) fn node_tenant() -> TenantId {
+    TenantId::nil()
+}
+
+/// Builds the batch for everything decided since the last one. Returns it with the log's new end.
+pub(crate) fn build(
+    state: &PartitionState,
+    storage: &Storage,
+    epoch: Epoch,
+    from: LogPosition,
+    at_ms: u64,
+    events: Vec<Recorded>,
+) -> Result<(Batch, LogPosition), ContentError> {
+    let mut writes = Vec::with_capacity(events.len() + 8);
+    for event in &events {
+        if let (Kind::WorkflowSubmitted(_), Some(workflow)) = (&event.kind, event.workflow) {
+            let wrapped = storage.new_key(event.tenant, workflow)?;
+            writes.push(Write::Put(keys::data_key(state.partition, event.tenant, workflow), wrapped.0));
+        }
+    }
+    let end = log(state, storage, from, at_ms, events, &mut writes)?;
+    rows(state, &mut writes);
+    Ok((Batch { partition: state.partition, epoch, writes }, end))
+}
+
+fn log(
+    state: &PartitionState,
+    storage: &Storage,
+    from: LogPosition,
+    at_ms: u64,
+    events: Vec<Recorded>,
+    writes: &mut Vec<Write>,
+) -> Result<LogPosition, ContentError> {
+    let mut position = from;
+    let mut open: Option<LogEntry> = None;
+    for event in events {
+        let full = open.as_ref().is_some_and(|entry| {
+            entry.tenant != event.tenant || entry.records.len() >= ENTRY_RECORDS_MAX
+        });
+        if full {
+            close(state, &mut position, open.take(), writes);
+        }
+        let payload = match (&event.payload, event.workflow) {
+            (Some(payload), Some(workflow)) => Some(storage.seal(event.tenant, workflow, event.seq, payload)?),
+            _ => None,
+        };
+        let entry = open.get_or_insert_with(|| LogEntry {
+            format: JOURNAL_FORMAT,
+            first_seq: event.seq,
+            at_ms,
+            tenant: event.tenant,
+            chain: Bytes::new(),
+            records: Vec::new(),
+        });
+        entry.records.push(Record { event: Event { kind: Some(event.kind) }, workflow: event.workflow, payload });
+    }
+    close(state, &mut position, open, writes);
+    Ok(position)
+}
+
+fn close(state: &PartitionState, position: &mut LogPosition, entry: Option<LogEntry>, writes: &mut Vec<Write>) {
+    let Some(mut entry) = entry else { return };
+    let chain: Chain = seal_entry(&position.chain, &mut entry);
+    let mut offsets: BTreeMap<WorkflowId, Vec<usize>> = BTreeMap::new();
+    for (offset, record) in entry.records.iter().enumerate() {
+        if let Some(workflow) = record.workflow {
+            offsets.entry(workflow).or_default().push(offset);
+        }
+    }
+    for (workflow, offsets) in offsets {
+        // An entry holds fewer records than two bytes count.
+        let value = keys::timeline_value(&offsets).unwrap_or_default();
+        writes.push(Write::Put(keys::timeline(state.partition, entry.tenant, workflow, entry.first_seq), value));
+    }
+    *position = LogPosition { next_seq: entry.first_seq + entry.records.len() as u64, chain };
+    let key = keys::log(state.partition, entry.first_seq, entry.tenant);
+    writes.push(Write::Put(key, entry.encode_to_vec().into()));
+}
+
+/// Rows and indexes of everything that changed.
+fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
+    let partition = state.partition;
+    let dirty = &state.dirty;
+    for id in &dirty.workflows {
+        let Some(workflow) = state.workflows.get(id) else { continue };
+        writes.push(Write::Put(keys::workflow(partition, workflow.row.tenant, *id), row(&workflow.row)));
+    }
+    for reference in &dirty.tasks {
+        let Some((workflow, task)) = state.workflows.get(&reference.0).zip(state.task(*reference)) else { continue };
+        let key = keys::task(partition, workflow.row.tenant, reference.0, task.row.id);
+        writes.push(Write::Put(key, row(&task.row)));
+    }
+    for id in &dirty.begun {
+        let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.ended.contains(id)) else { continue };
+        writes.push(Write::Put(keys::active(partition, workflow.row.tenant, *id), Bytes::new()));
+    }
+    for id in &dirty.ended {
+        let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.begun.contains(id)) else { continue };
+        writes.push(Write::Delete(keys::active(partition, workflow.row.tenant, *id)));
+    }
+    for id in &dirty.nodes {
+        let Some(node) = state.nodes.get(id) else { continue };
+        writes.push(Write::Put(keys::node(partition, node_tenant(), *id), row(node)));
+    }
+    for (tenant, hash) in &dirty.idempotency {
+        let key = keys::idempotency(partition, *tenant, hash);
+        writes.push(match state.idempotency.get(&(*tenant, *hash)) {
+            Some(entry) => Write::Put(key, row(entry)),
+            None => Write::Delete(key),
+        });
+    }
+}

@@ -1,0 +1,202 @@
+//! Reading rows and payloads back: for recovery, for views, for verification. All of it blocks.
+
+use std::sync::Arc;
+
+use gantry_journal::keys::{self, Kind, Parsed};
+use gantry_journal::{Direction, LogPosition, ReadError, SealError, Store, chain};
+use gantry_proto::v1::{LogEntry, Payload, Record, Row};
+use gantry_proto::{JOURNAL_FORMAT, PartitionId, TenantId, WorkflowId, limits};
+use prost::Message;
+use serde_json::Map;
+
+use super::storage::{ContentError, Storage};
+use crate::core::apply::result_body;
+use crate::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
+use crate::core::state::{Task, Workflow};
+use crate::core::{Body, PartitionState, Settings};
+
+/// Rows that one scan takes: bounds memory while a large index is walked.
+const PAGE_ROWS: usize = 512;
+
+fn damaged(what: impl Into<String>, detail: impl Into<String>) -> ReadError {
+    ReadError::Damaged { what: what.into(), detail: detail.into() }
+}
+
+/// Decodes a stored row.
+///
+/// # Errors
+/// [`ReadError::Damaged`], also for rows of a newer version.
+pub fn decode<M: Message + Default>(what: &str, value: &[u8]) -> Result<M, ReadError> {
+    let row = Row::decode(value).map_err(|error| damaged(what, error.to_string()))?;
+    if row.format == 0 || row.format > JOURNAL_FORMAT {
+        let detail = format!("it has format {}, this version reads up to {JOURNAL_FORMAT}: use a newer Gantry", row.format);
+        return Err(damaged(what, detail));
+    }
+    M::decode(row.clear).map_err(|error| damaged(what, error.to_string()))
+}
+
+/// Every pair in a range, page by page.
+///
+/// # Errors
+/// What the store or `each` says.
+pub fn walk(
+    store: &dyn Store,
+    range: &keys::KeyRange,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut from = range.from.to_vec();
+    loop {
+        let page = store.scan(&from, &range.to, Direction::Forward, PAGE_ROWS)?;
+        for (key, value) in &page {
+            each(key, value)?;
+        }
+        let Some((last, _)) = page.last().filter(|_| page.len() == PAGE_ROWS) else { return Ok(()) };
+        from = last.to_vec();
+        from.push(0);
+    }
+}
+
+/// Reads records by position. The last entry is kept: neighbours are often asked for together.
+#[derive(Debug)]
+pub struct Records<'a> {
+    storage: &'a Storage,
+    partition: PartitionId,
+    last: Option<LogEntry>,
+}
+
+impl<'a> Records<'a> {
+    /// Of one partition.
+    #[must_use]
+    pub fn new(storage: &'a Storage, partition: PartitionId) -> Self {
+        Self { storage, partition, last: None }
+    }
+
+    /// The entry that holds `seq`.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn entry(&mut self, seq: u64) -> Result<&LogEntry, ReadError> {
+        let holds = |entry: &LogEntry| (entry.first_seq..entry.first_seq + entry.records.len() as u64).contains(&seq);
+        if !self.last.as_ref().is_some_and(holds) {
+            let range = keys::log_through(self.partition, seq);
+            let found = self.storage.store().scan(&range.from, &range.to, Direction::Reverse, 1)?;
+            let entry = found.into_iter().next().map(|(key, value)| chain::decode_entry(self.partition, &key, value));
+            self.last = entry.transpose()?.filter(holds);
+        }
+        self.last.as_ref().ok_or_else(|| damaged(format!("record {seq} of partition {}", self.partition), "it is missing"))
+    }
+
+    fn record(&mut self, seq: u64) -> Result<(TenantId, &Record), ReadError> {
+        let entry = self.entry(seq)?;
+        let offset = usize::try_from(seq - entry.first_seq).unwrap_or(usize::MAX);
+        // `entry` holds `seq`, so the offset is in range.
+        Ok((entry.tenant, &entry.records[offset]))
+    }
+
+    /// The opened payload of a record; `None` when it has none, or was erased.
+    ///
+    /// # Errors
+    /// When it cannot be read or opened.
+    pub fn payload(&mut self, seq: u64) -> Result<Option<Payload>, ContentError> {
+        let storage = self.storage;
+        let (tenant, record) = self.record(seq)?;
+        let (Some(workflow), Some(sealed)) = (record.workflow, &record.payload) else { return Ok(None) };
+        match storage.unseal(tenant, workflow, seq, sealed) {
+            Ok(payload) => Ok(Some(payload)),
+            Err(ContentError::Seal(SealError::Erased)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The rows of a workflow, without what users wrote.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Result<Option<Workflow>, ReadError> {
+    let partition = id.partition();
+    let Some(value) = store.get(&keys::workflow(partition, tenant, id))? else { return Ok(None) };
+    let row: WorkflowRow = decode(&format!("the row of {id}"), &value)?;
+    let range = keys::tasks_of(partition, tenant, id);
+    let pairs = store.scan(&range.from, &range.to, Direction::Forward, limits::TASKS_PER_WORKFLOW_MAX + 1)?;
+    let mut tasks = Vec::with_capacity(pairs.len());
+    for (_, value) in &pairs {
+        let row: TaskRow = decode(&format!("a task row of {id}"), value)?;
+        let results = vec![None; row.steps.len()];
+        tasks.push(Task { row, results });
+    }
+    tasks.sort_by_key(|task| task.row.index);
+    let complete = (0u32..).zip(&tasks).all(|(index, task)| task.row.index == index);
+    if !complete || tasks.len() != row.tasks_total as usize {
+        return Err(damaged(format!("workflow {id}"), format!("{} of {} task rows are there", tasks.len(), row.tasks_total)));
+    }
+    Ok(Some(Workflow { row, tasks, body: None }))
+}
+
+/// Opens what users wrote: definition, parameters, results of completed steps. Erased workflows stay without.
+///
+/// # Errors
+/// When it cannot be read or opened.
+pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(), ContentError> {
+    let id = workflow.row.id;
+    let Some(payload) = records.payload(workflow.row.submit_seq)? else { return Ok(()) };
+    let unreadable = |error: serde_json::Error| ContentError::Read(damaged(format!("the definition of {id}"), error.to_string()));
+    let definition = serde_json::from_slice(payload.definition_json.as_deref().unwrap_or_default()).map_err(unreadable)?;
+    let parameters = match payload.parameters_json.as_deref() {
+        Some(json) => serde_json::from_slice(json).map_err(unreadable)?,
+        None => Map::new(),
+    };
+    workflow.body = Some(Arc::new(Body::new(definition, parameters)));
+    for task in &mut workflow.tasks {
+        for (step, result) in task.row.steps.iter().zip(&mut task.results) {
+            let Some(seq) = step.result_seq else { continue };
+            *result = Some(Arc::new(records.payload(seq)?.as_ref().map(result_body).unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+/// Everything that a new owner needs: the state of a partition, and where its log ends.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn recover(
+    storage: &Storage,
+    partition: PartitionId,
+    settings: Settings,
+) -> Result<(PartitionState, LogPosition), ContentError> {
+    let store = storage.store().as_ref();
+    let end = chain::log_end(store, partition)?;
+    let mut state = PartitionState::new(partition, settings);
+    state.next_seq = end.next_seq;
+    let mut records = Records::new(storage, partition);
+    if end.next_seq > chain::FIRST_SEQ {
+        state.last_at_ms = records.entry(end.next_seq - 1)?.at_ms;
+    }
+    let mut active = Vec::new();
+    walk(store, &keys::all_of(Kind::Active, partition), |key, _| {
+        if let Some(Parsed::Active { tenant, workflow, .. }) = keys::parse(key) {
+            active.push((tenant, workflow));
+        }
+        Ok(())
+    })?;
+    for (tenant, id) in active {
+        let found = workflow_rows(store, tenant, id)?;
+        let mut workflow = found.ok_or_else(|| damaged(format!("workflow {id}"), "it is active and has no row"))?;
+        open_body(&mut workflow, &mut records)?;
+        state.insert(workflow);
+    }
+    walk(store, &keys::all_of(Kind::Idempotency, partition), |key, value| {
+        if let Some(Parsed::Idempotency { tenant, key_hash, .. }) = keys::parse(key) {
+            let row: IdempotencyRow = decode("an idempotency row", value)?;
+            state.insert_idempotency((tenant, key_hash), row);
+        }
+        Ok(())
+    })?;
+    walk(store, &keys::all_of(Kind::Node, partition), |_, value| {
+        let row: NodeRow = decode("a node row", value)?;
+        state.nodes.insert(row.id, row);
+        Ok(())
+    })?;
+    Ok((state, end))
+}

@@ -1,0 +1,14 @@
+//! The owner of a partition: takes waiting commands, decides, commits, and only then answers, dispatches and tells observers.
+
+mod batch;
+pub(crate) use batch::node_tenant;
+mod leases;
+mod live;
+pub mod load;
+mod owner;
+mod run;
+pub mod storage;
+
+pub use live::LiveTable;
+pub(crate) use run::Parts as ProcessorParts;
+pub use run::{CallError, Message, Processor, Shared};

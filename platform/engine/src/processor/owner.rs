@@ -1,0 +1,298 @@
+//! One stretch of ownership: from recovery to shutdown, or to the first commit whose outcome is not known.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gantry_journal::{CommitError, Epoch, LogPosition};
+use gantry_proto::v1::event::Kind;
+use gantry_proto::{NodeId, TenantId, WorkflowId, limits};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::batch;
+use super::leases::Leases;
+use super::run::{Answer, CallError, Message, Processor};
+use crate::api::{Order, Verdict};
+use crate::core::commands::{LeaseExpired, TimerDue, live};
+use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide, placement};
+
+/// How long an informational record waits for a batch to ride along with, before it gets one of its own.
+const LAZY_MS: u64 = 250;
+/// Informational records that wait at most.
+const LAZY_MAX: usize = 1_024;
+/// While leases live, the loop looks at its clock so often, to notice that it was stopped.
+const TICK_MS: u64 = 1_000;
+/// Later than planned by so much: the process was stopped or the disk hung, and every lease starts anew.
+const STALL_MS: u64 = 3_000;
+/// While tasks are ready and none of the free nodes fits, credits are looked at so often.
+const RETRY_PLACEMENT_MS: u64 = 1_000;
+/// Longest sleep: bounds the error when the wall clock jumps.
+const SLEEP_MS_MAX: u64 = 60_000;
+
+/// Why an owner stopped.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was asked to.
+    Shutdown,
+    /// Memory cannot be trusted; recover.
+    Lost(String),
+}
+
+pub(super) struct Owner<'a> {
+    processor: &'a mut Processor,
+    state: PartitionState,
+    epoch: Epoch,
+    end: LogPosition,
+    leases: Leases,
+    lazy: Vec<Command>,
+    lazy_since: Option<Instant>,
+    /// Ready tasks were left over although nodes had credits.
+    unplaced: bool,
+}
+
+struct Round {
+    commands: Vec<(Command, Option<oneshot::Sender<Answer>>)>,
+    woken: bool,
+}
+
+impl<'a> Owner<'a> {
+    pub(super) fn new(processor: &'a mut Processor, state: PartitionState, epoch: Epoch, end: LogPosition) -> Self {
+        let mut leases = Leases::default();
+        let deadline = Instant::now() + Duration::from_millis(state.settings.lease_ms);
+        for (id, workflow) in &state.workflows {
+            for task in workflow.tasks.iter().filter(|task| task.row.holder.is_some()) {
+                leases.set((*id, task.row.index), task.row.fence, deadline);
+            }
+        }
+        processor.shared.live.own(&state);
+        Self { processor, state, epoch, end, leases, lazy: Vec::new(), lazy_since: None, unplaced: false }
+    }
+
+    /// Lets callers in.
+    pub(super) fn announce(&self) {
+        self.processor.started.send_replace(Some(Ok(())));
+    }
+
+    pub(super) async fn serve(mut self) -> Ended {
+        // What recovery found ready is placed at once.
+        let mut round = Round { commands: Vec::new(), woken: true };
+        loop {
+            if let Err(reason) = self.turn(round).await {
+                return Ended::Lost(reason);
+            }
+            let planned = self.wake_at();
+            round = Round { commands: Vec::new(), woken: false };
+            let shutdown = self.processor.shutdown.clone();
+            let sleep = async {
+                match planned {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cancel safe: receiving, waiting for a permit and sleeping lose nothing.
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {
+                    // What only waited for company is written before we leave.
+                    self.lazy_since = self.lazy_since.map(|_| Instant::now() - Duration::from_millis(LAZY_MS));
+                    return match self.turn(Round { commands: Vec::new(), woken: false }).await {
+                        Ok(()) => Ended::Shutdown,
+                        Err(reason) => Ended::Lost(reason),
+                    };
+                }
+                message = self.processor.mailbox.recv() => match message {
+                    Some(message) => self.take(message, &mut round),
+                    None => return Ended::Shutdown,
+                },
+                () = self.processor.shared.wake.notified() => round.woken = true,
+                () = sleep => {}
+            }
+            let late = planned.is_some_and(|at| Instant::now() > at + Duration::from_millis(STALL_MS));
+            if late {
+                self.leases.restart(Instant::now(), Duration::from_millis(self.state.settings.lease_ms));
+            }
+            while round.commands.len() < limits::BATCH_COMMANDS_MAX {
+                let Ok(message) = self.processor.mailbox.try_recv() else { break };
+                self.take(message, &mut round);
+            }
+        }
+    }
+
+    /// When something is to be done without being asked.
+    fn wake_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let now_ms = self.processor.parts.clock.now_ms();
+        let timer = self.state.next_timer_ms().map(|due| {
+            now + Duration::from_millis(due.saturating_sub(now_ms).clamp(1, SLEEP_MS_MAX))
+        });
+        let lazy = self.lazy_since.map(|since| since + Duration::from_millis(LAZY_MS));
+        let tick = (!self.leases.is_empty()).then(|| now + Duration::from_millis(TICK_MS));
+        let placement = self.unplaced.then(|| now + Duration::from_millis(RETRY_PLACEMENT_MS));
+        [timer, lazy, tick, placement, self.leases.next()].into_iter().flatten().min()
+    }
+
+    /// Takes a message in. What needs no batch is answered at once.
+    fn take(&mut self, message: Message, round: &mut Round) {
+        match message {
+            Message::Command { command, reply } => round.commands.push((*command, Some(reply))),
+            Message::Inform { command, reply } => {
+                // The verdict is known now, since nothing that follows depends on the record.
+                let answer = match &*command {
+                    Command::StepStarted(started) => {
+                        let live = live(&self.state, started.node, &started.started.assignee).is_some();
+                        crate::core::Reply::Verdict(if live { Verdict::Accepted } else { Verdict::Stale })
+                    }
+                    _ => crate::core::Reply::Done,
+                };
+                self.lazy.push(*command);
+                self.lazy_since.get_or_insert_with(Instant::now);
+                // The caller may be gone; its message counts all the same.
+                let _ = reply.send(Ok(answer));
+            }
+            Message::Renew { node, holding, reply } => {
+                let deadline = Instant::now() + Duration::from_millis(self.state.settings.lease_ms);
+                let verdicts = holding.iter().map(|assignee| match live(&self.state, node, assignee) {
+                    Some(task) => {
+                        self.leases.set(task, assignee.fence, deadline);
+                        Verdict::Accepted
+                    }
+                    // It reported the end, or is about to hear of the next step: not a reason to drop anything.
+                    None if crate::core::commands::reported(&self.state, node, assignee) => Verdict::Accepted,
+                    None => Verdict::Stale,
+                });
+                let verdicts = verdicts.collect();
+                let _ = reply.send(verdicts);
+            }
+            Message::Queue { reply } => {
+                let _ = reply.send(placement::queue_positions(&self.state));
+            }
+        }
+    }
+
+    /// One batch: decide, commit, and only then tell.
+    async fn turn(&mut self, round: Round) -> Result<(), String> {
+        let Round { mut commands, woken } = round;
+        let now = Instant::now();
+        let now_ms = self.processor.parts.clock.now_ms();
+        if self.state.next_timer_ms().is_some_and(|due| due <= now_ms) {
+            commands.push((TimerDue.into(), None));
+        }
+        // A renewal that waits in the mailbox counts: leases expire only when everything that was said is heard.
+        if self.processor.mailbox.is_empty() {
+            let expired = self.leases.expired(now).into_iter();
+            commands.extend(expired.map(|(task, fence)| (LeaseExpired { task, fence }.into(), None)));
+        }
+        let lazy_due = self.lazy.len() >= LAZY_MAX
+            || self.lazy_since.is_some_and(|since| now >= since + Duration::from_millis(LAZY_MS));
+        if !commands.is_empty() || lazy_due {
+            self.lazy_since = None;
+            let informed = std::mem::take(&mut self.lazy).into_iter().map(|command| (command, None));
+            commands.splice(0..0, informed);
+        }
+
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut batching = Batching::new(&mut self.state, now_ms);
+        for (command, reply) in commands {
+            let entropy = self.processor.entropy()?;
+            let now_ms = batching.now_ms;
+            let decision = decide(&mut batching, command, Inputs { now_ms, entropy }).map_err(|error| error.to_string())?;
+            if let Some(reply) = reply {
+                replies.push((reply, decision.reply));
+            }
+        }
+        let place = woken || !batching.events.is_empty() || self.unplaced;
+        if place && !batching.state.ready.is_empty() {
+            self.unplaced = self.processor.place(&mut batching).map_err(|error| error.to_string())?;
+        } else if batching.state.ready.is_empty() {
+            self.unplaced = false;
+        }
+        let Batching { now_ms, events, orders, spent, .. } = batching;
+        if !events.is_empty()
+            && let Err((error, reason)) = self.commit(now_ms, events, orders).await
+        {
+            if !spent.is_empty() {
+                self.processor.parts.dispatcher.abandon(self.processor.partition);
+            }
+            for (reply, _) in replies {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return Err(reason);
+        }
+        for (reply, answer) in replies {
+            let _ = reply.send(answer.map_err(CallError::Rejected));
+        }
+        Ok(())
+    }
+
+    async fn commit(
+        &mut self,
+        at_ms: u64,
+        events: Vec<Recorded>,
+        orders: Vec<Order>,
+    ) -> Result<(), (CallError, String)> {
+        let shared = &self.processor.shared;
+        let mut changed: BTreeSet<(TenantId, WorkflowId)> = BTreeSet::new();
+        let mut claims = Vec::new();
+        let mut released = Vec::new();
+        for event in &events {
+            changed.extend(event.workflow.map(|workflow| (event.tenant, workflow)));
+            match &event.kind {
+                Kind::StepEnded(ended) => shared.live.remove(ended.task),
+                Kind::LeaseEnded(ended) => {
+                    shared.live.remove(ended.task);
+                    released.extend(event.workflow.and_then(|id| self.state.find(id, ended.task)));
+                }
+                Kind::TaskClaimed(claimed) => {
+                    claims.extend(event.workflow.and_then(|id| self.state.find(id, claimed.task)).map(|task| (task, claimed.fence)));
+                }
+                _ => {}
+            }
+        }
+        let storage = &self.processor.parts.storage;
+        let built = batch::build(&self.state, storage, self.epoch, self.end, at_ms, events);
+        let (batch, end) = built.map_err(|error| {
+            (CallError::Unavailable("the change could not be sealed; nothing was written".to_owned()), error.to_string())
+        })?;
+        let nodes: Vec<NodeId> = self.state.dirty.nodes.iter().copied().collect();
+        let before = Instant::now();
+        storage.commit(batch).await.map_err(|error| {
+            let unknown = matches!(error, CommitError::Unknown { .. });
+            let said = if unknown { "the outcome is not known; ask again with the same idempotency key" } else { "nothing was written" };
+            (CallError::Unavailable(format!("the journal could not be written: {said}")), error.to_string())
+        })?;
+        self.end = end;
+        let now = Instant::now();
+        let lease = Duration::from_millis(self.state.settings.lease_ms);
+        if now > before + Duration::from_millis(STALL_MS) {
+            self.leases.restart(now, lease);
+        }
+        for task in released {
+            self.leases.remove(task);
+        }
+        for (task, fence) in claims {
+            let holds = self.state.task(task).is_some_and(|task| task.row.holder.is_some() && task.row.fence == fence);
+            if holds {
+                self.leases.set(task, fence, now + lease);
+            }
+        }
+        for order in &orders {
+            if let Order::Assign(node, assignment) = order {
+                shared.live.insert(*node, assignment.assignee.clone());
+            }
+        }
+        for id in std::mem::take(&mut self.state.dirty).ended {
+            self.state.workflows.remove(&id);
+        }
+        let parts = &self.processor.parts;
+        if !orders.is_empty() {
+            parts.dispatcher.dispatch(orders);
+        }
+        for (tenant, workflow) in changed {
+            parts.observer.workflow_changed(tenant, workflow);
+        }
+        for node in nodes {
+            parts.observer.node_changed(node);
+        }
+        Ok(())
+    }
+}

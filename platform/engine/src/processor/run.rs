@@ -1,0 +1,207 @@
+//! The task of a partition: owns it, serves it, and recovers when its memory cannot be trusted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_proto::time::Clock;
+use gantry_proto::v1::Assignee;
+use gantry_proto::{NodeId, PartitionId};
+use parking_lot::RwLock;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::LiveTable;
+use super::load;
+use super::owner::{Ended, Owner};
+use super::storage::Storage;
+use crate::api::{Dispatcher, Observer, Verdict};
+use crate::core::apply::ApplyError;
+use crate::core::state::TaskRef;
+use crate::core::{Batching, Command, Rejection, Reply, Settings, placement};
+
+/// First pause between tries to take ownership; doubles up to the greatest.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Why a call got no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CallError {
+    /// The core said no; nothing was changed.
+    #[error(transparent)]
+    Rejected(Rejection),
+    /// The mailbox is full.
+    #[error("too many commands wait for this partition")]
+    Overloaded,
+    /// The journal cannot be written, or the partition is not owned.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Reply to a command.
+pub(super) type Answer = Result<Reply, CallError>;
+
+/// What a processor is sent.
+#[derive(Debug)]
+pub enum Message {
+    /// Decide, commit, then answer.
+    Command {
+        /// What.
+        command: Box<Command>,
+        /// To whom.
+        reply: oneshot::Sender<Answer>,
+    },
+    /// Informational: answered at once, written with the next batch.
+    Inform {
+        /// What.
+        command: Box<Command>,
+        /// To whom.
+        reply: oneshot::Sender<Answer>,
+    },
+    /// Renew leases, in memory.
+    Renew {
+        /// Holder.
+        node: NodeId,
+        /// What it holds.
+        holding: Vec<Assignee>,
+        /// One verdict each.
+        reply: oneshot::Sender<Vec<Verdict>>,
+    },
+    /// Positions in the ready queue.
+    Queue {
+        /// By task.
+        reply: oneshot::Sender<BTreeMap<TaskRef, u32>>,
+    },
+}
+
+/// What a processor works with; the same for all of an engine.
+pub(crate) struct Parts {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) dispatcher: Arc<dyn Dispatcher>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Nodes that get nothing new.
+    pub(crate) draining: RwLock<BTreeSet<NodeId>>,
+}
+
+/// What others see of a processor.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Live attempts.
+    pub live: LiveTable,
+    /// Credits are free.
+    pub wake: Notify,
+}
+
+/// How the first recovery went: `None` while it runs.
+pub(crate) type Started = Option<Result<(), String>>;
+
+/// The task of a partition.
+pub struct Processor {
+    pub(crate) partition: PartitionId,
+    pub(crate) settings: Settings,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: mpsc::Receiver<Message>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) started: watch::Sender<Started>,
+}
+
+impl std::fmt::Debug for Processor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Processor").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}
+
+impl Processor {
+    /// Runs until shutdown. What waits in the mailbox then is dropped, which its callers read as "unavailable".
+    pub(crate) async fn run(mut self) {
+        let mut pause = RETRY;
+        loop {
+            if self.shutdown.is_cancelled() {
+                return;
+            }
+            match self.own().await {
+                Ok(Ended::Shutdown) => {
+                    self.shared.live.disown();
+                    return;
+                }
+                Ok(Ended::Lost(reason)) => {
+                    pause = RETRY;
+                    tracing::error!(partition = %self.partition, reason, "lost the partition; recovering from the journal");
+                }
+                Err(reason) => {
+                    tracing::error!(partition = %self.partition, reason, "cannot take the partition");
+                    self.started.send_if_modified(|started| {
+                        let first = started.is_none();
+                        if first {
+                            *started = Some(Err(reason));
+                        }
+                        first
+                    });
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+            self.shared.live.disown();
+            self.refuse_waiting();
+            let shutdown = self.shutdown.clone();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Takes ownership and serves until it ends.
+    async fn own(&mut self) -> Result<Ended, String> {
+        let (storage, partition, settings) = (Arc::clone(&self.parts.storage), self.partition, self.settings);
+        let recovered = tokio::task::spawn_blocking(move || {
+            let epoch = storage.store().acquire(partition).map_err(|error| error.to_string())?;
+            let (state, end) = load::recover(&storage, partition, settings).map_err(|error| error.to_string())?;
+            Ok::<_, String>((state, epoch, end))
+        });
+        let (state, epoch, end) = recovered.await.map_err(|error| error.to_string())??;
+        {
+            let mut draining = self.parts.draining.write();
+            draining.extend(state.nodes.values().filter(|node| node.drain).map(|node| node.id));
+        }
+        let owner = Owner::new(self, state, epoch, end);
+        owner.announce();
+        Ok(owner.serve().await)
+    }
+
+    /// Callers that wait while nobody owns the partition are told so, rather than left hanging.
+    fn refuse_waiting(&mut self) {
+        while let Ok(message) = self.mailbox.try_recv() {
+            let refusal = || CallError::Unavailable("the partition is being recovered; try again".to_owned());
+            match message {
+                Message::Command { reply, .. } | Message::Inform { reply, .. } => {
+                    let _ = reply.send(Err(refusal()));
+                }
+                // Their callers read a dropped reply as unavailable.
+                Message::Renew { .. } | Message::Queue { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn entropy(&self) -> Result<u64, String> {
+        getrandom::u64().map_err(|error| format!("no randomness: {error}"))
+    }
+
+    /// Borrows credits for the ready tasks. Returns whether some stay although nodes have credits.
+    pub(super) fn place(&self, batching: &mut Batching<'_>) -> Result<bool, ApplyError> {
+        let lent = self.parts.dispatcher.lend(self.partition);
+        if lent.is_empty() {
+            return Ok(false);
+        }
+        let mut candidates = lent.clone();
+        {
+            let draining = self.parts.draining.read();
+            candidates.retain(|candidate| !draining.contains(&candidate.node));
+        }
+        let placed = placement::place(batching, &mut candidates);
+        self.parts.dispatcher.settle(self.partition, lent, &batching.spent);
+        placed?;
+        Ok(!batching.state.ready.is_empty())
+    }
+}

@@ -1,0 +1,136 @@
+//! What processors and readers share: the store, the committer, and the data keys in use.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_journal::{Batch, CommitError, Committer, DataKey, KeyRing, ReadError, SealError, Store, WrappedKey, keys};
+use gantry_proto::v1::Payload;
+use gantry_proto::{TenantId, WorkflowId};
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
+
+/// Data keys kept open. An unwrapping costs microseconds; this covers what is active at once on a busy machine, in about a megabyte.
+const KEYS_OPEN_MAX: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
+
+/// Why sealed content cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ContentError {
+    /// The store could not read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Keys or sealed bytes do not fit.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// Store, committer and keys.
+pub struct Storage {
+    store: Arc<dyn Store>,
+    committer: RwLock<Arc<Committer>>,
+    keyring: Arc<dyn KeyRing>,
+    open: Mutex<LruCache<WorkflowId, Arc<DataKey>>>,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage").finish_non_exhaustive()
+    }
+}
+
+/// Binds a sealed payload to its place, so that it opens nowhere else.
+fn context(workflow: Option<WorkflowId>, seq: u64) -> Vec<u8> {
+    let mut context = Vec::with_capacity(32);
+    context.extend_from_slice(b"record");
+    context.extend_from_slice(workflow.unwrap_or_default().as_bytes());
+    context.extend_from_slice(&seq.to_be_bytes());
+    context
+}
+
+impl Storage {
+    /// Starts a committer on the store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, keyring: Arc<dyn KeyRing>) -> Self {
+        let committer = RwLock::new(Arc::new(Committer::start(Arc::clone(&store))));
+        Self { store, committer, keyring, open: Mutex::new(LruCache::new(KEYS_OPEN_MAX)) }
+    }
+
+    /// The store; calls block.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The committer in use.
+    #[must_use]
+    pub fn committer(&self) -> Arc<Committer> {
+        Arc::clone(&self.committer.read())
+    }
+
+    /// Commits; after an unknown outcome the committer is poisoned for good, and a new one takes its place, for owners that have recovered.
+    ///
+    /// # Errors
+    /// See [`Committer::commit`].
+    pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        let committer = self.committer();
+        let verdict = committer.commit(batch).await;
+        if matches!(verdict, Err(CommitError::Unknown { .. })) {
+            let mut current = self.committer.write();
+            // Every partition with a batch in it comes here; the first one replaces it.
+            if Arc::ptr_eq(&current, &committer) {
+                *current = Arc::new(Committer::start(Arc::clone(&self.store)));
+            }
+        }
+        verdict
+    }
+
+    /// Joins the committer; blocks.
+    pub fn close(&self) {
+        self.committer().close();
+    }
+
+    /// Makes the data key of a new workflow. The wrapped form goes into the batch that submits it.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn new_key(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WrappedKey, SealError> {
+        let (key, wrapped) = self.keyring.generate(tenant, workflow)?;
+        self.open.lock().put(workflow, Arc::new(key));
+        Ok(wrapped)
+    }
+
+    /// The data key of a workflow; blocks when it is not open yet.
+    ///
+    /// # Errors
+    /// [`SealError::Erased`] when it was destroyed.
+    pub fn key(&self, tenant: TenantId, workflow: WorkflowId) -> Result<Arc<DataKey>, ContentError> {
+        if let Some(key) = self.open.lock().get(&workflow) {
+            return Ok(Arc::clone(key));
+        }
+        let stored = self.store.get(&keys::data_key(workflow.partition(), tenant, workflow))?;
+        let wrapped = stored.ok_or(SealError::Erased)?;
+        let key = Arc::new(self.keyring.unwrap(tenant, workflow, &WrappedKey(wrapped))?);
+        self.open.lock().put(workflow, Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// Seals the payload of the record at `seq`.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn seal(&self, tenant: TenantId, workflow: WorkflowId, seq: u64, payload: &Payload) -> Result<Bytes, ContentError> {
+        let key = self.key(tenant, workflow)?;
+        Ok(key.seal(&context(Some(workflow), seq), &payload.encode_to_vec())?)
+    }
+
+    /// Opens the payload of the record at `seq`.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn unseal(&self, tenant: TenantId, workflow: WorkflowId, seq: u64, sealed: &[u8]) -> Result<Payload, ContentError> {
+        let key = self.key(tenant, workflow)?;
+        let plain = key.open(&context(Some(workflow), seq), sealed)?;
+        Payload::decode(plain).map_err(|_| ContentError::Seal(SealError::Open))
+    }
+}

@@ -1,0 +1,214 @@
+//! Journal records of one workflow, as readers see them.
+
+use gantry_journal::Direction;
+use gantry_journal::keys::{self, Parsed};
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self, Payload, Record};
+use gantry_proto::{TenantId, WorkflowId, limits};
+use serde_json::{Map, Value, json};
+
+use super::content;
+use super::workflow::cause_text;
+use crate::api::{EventView, Refusal};
+use crate::engine::{not_found, unreadable};
+use crate::processor::load::{Records, workflow_rows};
+use crate::processor::storage::Storage;
+
+/// Entries that one scan of the timeline takes.
+const PAGE_ENTRIES: usize = 256;
+
+/// Records after position `after`, in order.
+pub(crate) fn events(
+    storage: &Storage,
+    tenant: TenantId,
+    id: WorkflowId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<EventView>, Refusal> {
+    let partition = id.partition();
+    let store = storage.store().as_ref();
+    let limit = limit.clamp(1, limits::PAGE_ITEMS_MAX as usize);
+    if store.get(&keys::workflow(partition, tenant, id)).map_err(unreadable)?.is_none() {
+        return Err(not_found());
+    }
+    // The entry that `after` is in may hold more: begin at the last entry that starts at or before it.
+    let start = keys::timeline_from(partition, tenant, id, 0);
+    let through = keys::timeline(partition, tenant, id, after.saturating_add(1));
+    let holding = store.scan(&start.from, &through, Direction::Reverse, 1).map_err(unreadable)?;
+    let mut from = holding.into_iter().next().map_or_else(|| start.from.to_vec(), |(key, _)| key.to_vec());
+    let mut records = Records::new(storage, partition);
+    let names = Names::read(storage, tenant, id)?;
+    let mut found = Vec::new();
+    loop {
+        let page = store.scan(&from, &start.to, Direction::Forward, PAGE_ENTRIES).map_err(unreadable)?;
+        for (key, value) in &page {
+            let (Some(Parsed::Timeline { first_seq, .. }), Some(offsets)) = (keys::parse(key), keys::timeline_offsets(value)) else {
+                continue;
+            };
+            for offset in offsets {
+                let position = first_seq + offset as u64;
+                if position <= after {
+                    continue;
+                }
+                if found.len() == limit {
+                    return Ok(found);
+                }
+                let entry = records.entry(position).map_err(unreadable)?;
+                let at_ms = entry.at_ms;
+                let record = entry.records.get(offset).cloned().unwrap_or_default();
+                let payload = if record.payload.is_some() { records.payload(position).map_err(content)? } else { None };
+                found.extend(view(position, at_ms, &record, payload.as_ref(), &names));
+            }
+        }
+        let Some((last, _)) = page.last().filter(|_| page.len() == PAGE_ENTRIES) else { return Ok(found) };
+        from = last.to_vec();
+        from.push(0);
+    }
+}
+
+/// Names of tasks by id, for readers that do not hold the definition.
+struct Names(Vec<(gantry_proto::TaskId, String)>);
+
+impl Names {
+    fn read(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Result<Self, Refusal> {
+        let rows = workflow_rows(storage.store().as_ref(), tenant, id).map_err(unreadable)?;
+        let tasks = rows.into_iter().flat_map(|rows| rows.tasks);
+        Ok(Self(tasks.map(|task| (task.row.id, task.row.name)).collect()))
+    }
+
+    fn of(&self, id: gantry_proto::TaskId) -> &str {
+        self.0.iter().find(|(each, _)| *each == id).map_or("", |(_, name)| name.as_str())
+    }
+}
+
+/// `STEP_END_FAILED` without its prefix, in lower case.
+fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+}
+
+fn labels(labels: &[v1::Label]) -> Value {
+    Value::Object(labels.iter().map(|label| (label.key.clone(), json!(label.value))).collect())
+}
+
+/// `None` for records that are not about a workflow.
+fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, names: &Names) -> Option<EventView> {
+    let task = |id: gantry_proto::TaskId| (id.to_string(), names.of(id).to_owned());
+    let (kind, mut data) = match record.event.kind.as_ref()? {
+        Kind::WorkflowSubmitted(event) => (
+            "workflow_submitted",
+            json!({
+                "name": event.name,
+                "definition_digest": hex::encode(&event.definition_digest),
+                "submitted_by": event.submitted_by.to_string(),
+                "labels": labels(&event.labels),
+                "tasks": event.tasks.iter().map(|seed| json!({"task": seed.task.to_string(), "task_name": seed.name})).collect::<Vec<_>>(),
+            }),
+        ),
+        Kind::WorkflowActivated(_) => ("workflow_activated", json!({})),
+        Kind::WorkflowCancelRequested(event) => {
+            ("workflow_cancel_requested", json!({"by": event.by.to_string(), "grace_ms": event.grace_ms}))
+        }
+        Kind::WorkflowEnded(event) => {
+            ("workflow_ended", json!({"end": word(event.end().as_str_name(), "WORKFLOW_END_"), "code": event.code}))
+        }
+        Kind::TaskReadied(event) => {
+            let (id, name) = task(event.task);
+            ("task_readied", json!({"task": id, "task_name": name}))
+        }
+        Kind::TaskClaimed(event) => {
+            let (id, name) = task(event.task);
+            (
+                "task_claimed",
+                json!({"task": id, "task_name": name, "attempt": event.attempt, "fence": event.fence, "node": event.holder.to_string(), "lease_ms": event.lease_ms}),
+            )
+        }
+        Kind::TaskWaiting(event) => {
+            let (id, name) = task(event.task);
+            (
+                "task_waiting",
+                json!({"task": id, "task_name": name, "reason": word(event.kind().as_str_name(), "WAIT_KIND_"), "until_ms": event.until_ms}),
+            )
+        }
+        Kind::TaskEnded(event) => {
+            let (id, name) = task(event.task);
+            (
+                "task_ended",
+                json!({"task": id, "task_name": name, "end": word(event.end().as_str_name(), "TASK_END_"), "code": event.code}),
+            )
+        }
+        Kind::LeaseEnded(event) => {
+            let (id, name) = task(event.task);
+            (
+                "lease_ended",
+                json!({"task": id, "task_name": name, "fence": event.fence, "end": word(event.end().as_str_name(), "LEASE_END_")}),
+            )
+        }
+        Kind::TaskCancelRequested(event) => {
+            let (id, name) = task(event.task);
+            ("task_cancel_requested", json!({"task": id, "task_name": name, "grace_ms": event.grace_ms}))
+        }
+        Kind::StepAssigned(event) => {
+            let (id, name) = task(event.task);
+            (
+                "step_assigned",
+                json!({"task": id, "task_name": name, "fence": event.fence, "step": event.step, "attempt": event.attempt, "plan_digest": hex::encode(&event.plan_digest)}),
+            )
+        }
+        Kind::StepRunning(event) => {
+            let (id, name) = task(event.task);
+            (
+                "step_running",
+                json!({"task": id, "task_name": name, "fence": event.fence, "step": event.step, "attempt": event.attempt, "sandbox": event.sandbox.to_string(), "started_at_ms": event.started_at_ms}),
+            )
+        }
+        Kind::StepEnded(event) => {
+            let (id, name) = task(event.task);
+            (
+                "step_ended",
+                json!({
+                    "task": id, "task_name": name, "fence": event.fence, "step": event.step, "attempt": event.attempt,
+                    "end": word(event.end().as_str_name(), "STEP_END_"), "cause": cause_text(event.cause()), "code": event.code,
+                    "exit_code": event.exit_code, "signal": event.signal, "oom_seen": event.oom_seen,
+                    "started_at_ms": event.started_at_ms, "finished_at_ms": event.finished_at_ms, "last_seq": event.last_seq,
+                    "user_cpu_us": event.user_cpu_us, "system_cpu_us": event.system_cpu_us, "max_rss_bytes": event.max_rss_bytes,
+                    "sandbox": event.sandbox.map(|id| id.to_string()), "prepare_ms": event.prepare_ms, "capture_ms": event.capture_ms,
+                }),
+            )
+        }
+        Kind::NodeRegistered(_) | Kind::NodeChanged(_) | Kind::IdempotencyRecorded(_) | Kind::IdempotencyExpired(_) => {
+            return None;
+        }
+    };
+    if let Value::Object(fields) = &mut data {
+        fields.retain(|_, value| !value.is_null());
+        if let Some(payload) = payload {
+            opened(fields, payload);
+        }
+    }
+    Some(EventView { position, at_ms, kind: kind.to_owned(), data })
+}
+
+/// What users and models wrote, except what has reads of its own (definition and source).
+fn opened(fields: &mut Map<String, Value>, payload: &Payload) {
+    let documents = [
+        ("parameters", &payload.parameters_json),
+        ("outputs", &payload.outputs_json),
+        ("attrs", &payload.attrs_json),
+    ];
+    for (name, json) in documents {
+        if let Some(value) = json.as_ref().and_then(|json| serde_json::from_slice::<Value>(json).ok()) {
+            fields.insert(name.to_owned(), value);
+        }
+    }
+    for (name, text) in [("message", &payload.message), ("hint", &payload.hint)] {
+        if let Some(text) = text {
+            fields.insert(name.to_owned(), json!(text));
+        }
+    }
+    if !payload.artifacts.is_empty() {
+        let artifacts = payload.artifacts.iter().map(|each| {
+            json!({"id": each.id.to_string(), "name": each.name, "size_bytes": each.size_bytes, "sha256": hex::encode(&each.sha256), "content_type": each.content_type})
+        });
+        fields.insert("artifacts".to_owned(), artifacts.collect());
+    }
+}

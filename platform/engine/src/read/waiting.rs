@@ -1,0 +1,76 @@
+//! Why a task does not run though it has not ended. Answered for every such task.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::workflow::Loaded;
+use crate::api::{Candidate, FailureView, TaskState, WaitingView};
+use crate::core::placement::{bound_to, missing};
+use crate::core::rows::NodeRow;
+use crate::core::state::TaskRef;
+
+/// Positions in a partition's ready queue.
+pub(crate) type Queue = BTreeMap<TaskRef, u32>;
+
+impl Loaded {
+    /// Whether any task waits.
+    pub(crate) fn waits(&self) -> bool {
+        self.workflow.tasks.iter().any(|task| matches!(task.row.state(), TaskState::Pending | TaskState::Ready))
+    }
+
+    /// Says of each waiting task why it waits.
+    pub(crate) fn explain(&mut self, offers: &[Candidate], queue: &Queue, degraded: &[NodeRow]) {
+        for index in 0..self.workflow.tasks.len() {
+            let row = &self.workflow.tasks[index].row;
+            let waiting = match row.state() {
+                TaskState::Pending => match row.wait_until_ms {
+                    Some(until_ms) => Some(WaitingView::RetryBackoff { until_ms }),
+                    None => Some(self.needs(index)),
+                },
+                TaskState::Ready => Some(self.placement(index, offers, queue, degraded)),
+                _ => None,
+            };
+            self.view.tasks[index].waiting = waiting;
+        }
+    }
+
+    fn needs(&self, index: usize) -> WaitingView {
+        let needs = self.workflow.body.as_ref().and_then(|body| body.needs.get(index));
+        let open = needs.into_iter().flatten().filter_map(|need| self.workflow.tasks.get(*need));
+        WaitingView::Needs {
+            tasks: open.filter(|task| !task.row.is_ended()).map(|task| task.row.name.clone()).collect(),
+        }
+    }
+
+    fn placement(&self, index: usize, offers: &[Candidate], queue: &Queue, degraded: &[NodeRow]) -> WaitingView {
+        let workflow = &self.workflow;
+        let bound = bound_to(workflow, index);
+        if let Some(node) = bound.filter(|node| offers.iter().all(|offer| offer.node != *node)) {
+            return WaitingView::WorkspaceNode { node };
+        }
+        let definition = workflow.body.as_ref().and_then(|body| body.definition.tasks.get_index(index));
+        let lacks: Vec<Vec<String>> = offers
+            .iter()
+            .filter(|offer| bound.is_none_or(|node| node == offer.node))
+            .map(|offer| definition.map_or_else(Vec::new, |(_, task)| missing(workflow.row.tenant, task, offer)))
+            .collect();
+        if lacks.iter().any(Vec::is_empty) {
+            let reference = (workflow.row.id, workflow.tasks[index].row.index);
+            return WaitingView::Capacity { queue_position: queue.get(&reference).copied().unwrap_or(0) };
+        }
+        if !degraded.is_empty() && offers.len() <= degraded.len() {
+            let faults = degraded.iter().filter_map(|node| node.fault.as_ref()).map(|fault| FailureView {
+                code: fault.code.clone(),
+                message: fault.message.clone(),
+                hint: fault.hint.clone(),
+            });
+            return WaitingView::NodesDegraded { faults: faults.collect() };
+        }
+        if lacks.is_empty() {
+            return WaitingView::NoNode;
+        }
+        // What the nearest node lacks is what would have to be added.
+        let nearest = lacks.iter().map(Vec::len).min().unwrap_or(0);
+        let missing: BTreeSet<String> = lacks.into_iter().filter(|lack| lack.len() == nearest).flatten().collect();
+        WaitingView::Unplaceable { missing: missing.into_iter().collect() }
+    }
+}

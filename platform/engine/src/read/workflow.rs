@@ -1,0 +1,220 @@
+//! One workflow, with tasks, steps and attempts.
+
+use bytes::Bytes;
+use gantry_journal::keys;
+use gantry_journal::{Direction, SealError};
+use gantry_proto::v1::{Assignee, EndCause, Payload};
+use gantry_proto::{TaskId, TenantId, WorkflowId};
+use serde_json::{Map, Value};
+
+use super::content;
+use crate::api::{
+    ArtifactView, AttemptView, FailureView, Refusal, StepState, StepView, TaskView, WorkflowSummary, WorkflowView,
+};
+use crate::core::flow::describe;
+use crate::core::rows::{AttemptRow, WorkflowRow};
+use crate::core::state::{Task, Workflow};
+use crate::engine::unreadable;
+use crate::processor::load::{Records, open_body, workflow_rows};
+use crate::processor::storage::{ContentError, Storage};
+
+/// A workflow with its view; what only memory knows is filled in afterwards.
+pub(crate) struct Loaded {
+    pub(super) workflow: Workflow,
+    /// The view.
+    pub(crate) view: WorkflowView,
+}
+
+/// A payload that may have been erased.
+fn payload(records: &mut Records<'_>, seq: Option<u64>) -> Result<Option<Payload>, Refusal> {
+    match seq.map(|seq| records.payload(seq)).transpose() {
+        Ok(payload) => Ok(payload.flatten()),
+        Err(ContentError::Seal(SealError::Erased)) => Ok(None),
+        Err(error) => Err(content(error)),
+    }
+}
+
+fn failure(code: Option<&String>, payload: Option<&Payload>, otherwise: impl FnOnce() -> String) -> Option<FailureView> {
+    code.map(|code| FailureView {
+        code: code.clone(),
+        message: payload.and_then(|payload| payload.message.clone()).unwrap_or_else(otherwise),
+        hint: payload.and_then(|payload| payload.hint.clone()),
+    })
+}
+
+/// What a code says when nothing more was recorded.
+fn title(code: Option<&String>) -> String {
+    let known: Option<gantry_proto::ErrorCode> = code.and_then(|code| code.parse().ok());
+    known.map_or_else(String::new, |code| code.title().to_owned())
+}
+
+pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<WorkflowSummary, Refusal> {
+    let end = if row.end_code.is_some() { payload(records, row.end_seq)? } else { None };
+    Ok(WorkflowSummary {
+        id: row.id,
+        name: row.name.clone(),
+        state: row.state(),
+        created_at_ms: row.created_at_ms,
+        ended_at_ms: row.ended_at_ms,
+        tasks_total: row.tasks_total,
+        tasks_ended: row.tasks_ended,
+        failure: failure(row.end_code.as_ref(), end.as_ref(), || title(row.end_code.as_ref())),
+    })
+}
+
+/// Position of a workflow's newest record.
+fn position(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Result<u64, Refusal> {
+    let range = keys::timeline_from(id.partition(), tenant, id, 0);
+    let last = storage.store().scan(&range.from, &range.to, Direction::Reverse, 1).map_err(unreadable)?;
+    let found = last.first().and_then(|(key, value)| {
+        let keys::Parsed::Timeline { first_seq, .. } = keys::parse(key)? else { return None };
+        let offset = *keys::timeline_offsets(value)?.last()?;
+        Some(first_seq + offset as u64)
+    });
+    Ok(found.unwrap_or(0))
+}
+
+/// Reads a workflow of a tenant.
+pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Result<Option<Loaded>, Refusal> {
+    // The position first: the view may then be newer than it says, never older.
+    let position = position(storage, tenant, id)?;
+    let Some(mut workflow) = workflow_rows(storage.store().as_ref(), tenant, id).map_err(unreadable)? else {
+        return Ok(None);
+    };
+    let mut records = Records::new(storage, id.partition());
+    open_body(&mut workflow, &mut records).map_err(content)?;
+    let mut tasks = Vec::with_capacity(workflow.tasks.len());
+    for (index, task) in workflow.tasks.iter().enumerate() {
+        tasks.push(task_view(&workflow, index, task, &mut records)?);
+    }
+    let row = &workflow.row;
+    let end = payload(&mut records, row.end_seq.filter(|_| row.end_code.is_none()))?;
+    let outputs = end.and_then(|end| end.outputs_json).and_then(|json| serde_json::from_slice(&json).ok());
+    let view = WorkflowView {
+        summary: summary(row, &mut records)?,
+        definition_digest: hex::encode(&row.digest),
+        parameters: workflow.body.as_ref().map_or(Value::Null, |body| Value::Object(body.parameters.clone())),
+        outputs: outputs.unwrap_or_else(|| Value::Object(Map::new())),
+        labels: row.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
+        tasks,
+        position,
+    };
+    Ok(Some(Loaded { workflow, view }))
+}
+
+fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Records<'_>) -> Result<TaskView, Refusal> {
+    let row = &task.row;
+    let definition = workflow.body.as_ref().and_then(|body| body.definition.tasks.get_index(index)).map(|(_, task)| task);
+    let mut steps = Vec::with_capacity(row.steps.len());
+    for (position, step) in (0u32..).zip(&row.steps) {
+        let at = position as usize;
+        let key = definition.and_then(|task| task.steps.get(at)).map_or_else(|| format!("step-{}", at + 1), |step| step.key.clone());
+        let mut attempts = Vec::with_capacity(step.attempts.len());
+        for attempt in &step.attempts {
+            attempts.push(attempt_view(attempt, records)?);
+        }
+        let result = task.results.get(at).and_then(Option::as_ref);
+        let attrs = payload(records, step.result_seq)?.and_then(|payload| payload.attrs_json);
+        let artifacts = result.map_or(&[][..], |result| &result.artifacts);
+        steps.push(StepView {
+            index: position,
+            state: step.state(),
+            attempts,
+            outputs: Value::Object(result.map(|result| result.outputs.clone()).unwrap_or_default()),
+            attrs: attrs.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_else(|| Value::Object(Map::new())),
+            artifacts: artifacts
+                .iter()
+                .map(|artifact| ArtifactView {
+                    id: artifact.id.to_string(),
+                    name: artifact.name.clone(),
+                    task: row.name.clone(),
+                    step: key.clone(),
+                    size_bytes: artifact.size_bytes,
+                    sha256: hex::encode(&artifact.sha256),
+                    content_type: artifact.content_type.clone(),
+                })
+                .collect(),
+            key,
+        });
+    }
+    let end = if row.end_code.is_some() { payload(records, row.end_seq)? } else { None };
+    Ok(TaskView {
+        id: row.id,
+        name: row.name.clone(),
+        state: row.state(),
+        needs: definition.map(|task| task.needs.clone()).unwrap_or_default(),
+        waiting: None,
+        attempt: row.attempt,
+        node: row.holder,
+        ready_at_ms: row.ready_at_ms,
+        started_at_ms: row.started_at_ms,
+        ended_at_ms: row.ended_at_ms,
+        failure: failure(row.end_code.as_ref(), end.as_ref(), || title(row.end_code.as_ref())),
+        steps,
+    })
+}
+
+fn attempt_view(row: &AttemptRow, records: &mut Records<'_>) -> Result<AttemptView, Refusal> {
+    let ended_badly = matches!(row.state(), StepState::Failed | StepState::Lost | StepState::Cancelled);
+    let end = if ended_badly { payload(records, row.end_seq)? } else { None };
+    let lost = (row.state() == StepState::Lost).then(|| gantry_proto::ErrorCode::InfrastructureLost.as_str().to_owned());
+    let code = row.code.clone().or(lost);
+    Ok(AttemptView {
+        attempt: row.attempt,
+        state: row.state(),
+        node: row.node,
+        sandbox: row.sandbox,
+        assigned_at_ms: row.assigned_at_ms,
+        started_at_ms: row.started_at_ms,
+        finished_at_ms: row.finished_at_ms,
+        cause: row.cause.and_then(|cause| EndCause::try_from(cause).ok()).map(|cause| cause_text(cause).to_owned()),
+        exit_code: row.exit_code,
+        signal: row.signal,
+        oom_seen: row.oom_seen.unwrap_or(false),
+        failure: failure(code.as_ref().filter(|_| ended_badly), end.as_ref(), || describe(row)),
+        progress: None,
+        cpu_us: row.cpu_us,
+        max_rss_bytes: row.max_rss_bytes,
+    })
+}
+
+/// How an attempt ended, in one word.
+pub(super) fn cause_text(cause: EndCause) -> &'static str {
+    match cause {
+        EndCause::Exited => "exited",
+        EndCause::Signalled => "signalled",
+        EndCause::Timeout => "timeout",
+        EndCause::Cancelled => "cancelled",
+        EndCause::Oom => "oom",
+        EndCause::OutputLimit => "output_limit",
+        EndCause::Invalid => "invalid",
+        EndCause::Contract => "contract",
+        EndCause::Lost => "lost",
+    }
+}
+
+impl Loaded {
+    /// Adds the progress files of what runs.
+    pub(crate) fn show_progress(&mut self, find: impl Fn(TaskId) -> Option<(Assignee, String)>) {
+        for task in self.view.tasks.iter_mut().filter(|task| task.node.is_some()) {
+            let Some((assignee, text)) = find(task.id) else { continue };
+            let step = task.steps.get_mut(assignee.step as usize);
+            let attempt = step.and_then(|step| step.attempts.iter_mut().find(|each| each.attempt == assignee.attempt));
+            if let Some(attempt) = attempt.filter(|each| matches!(each.state, StepState::Assigned | StepState::Running)) {
+                attempt.progress = Some(text);
+            }
+        }
+    }
+}
+
+/// The definition as it was submitted.
+pub(crate) fn source(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Result<Option<Bytes>, Refusal> {
+    let Some(workflow) = workflow_rows(storage.store().as_ref(), tenant, id).map_err(unreadable)? else {
+        return Ok(None);
+    };
+    let submitted = Records::new(storage, id.partition()).payload(workflow.row.submit_seq).map_err(content)?;
+    match submitted.and_then(|payload| payload.source) {
+        Some(source) => Ok(Some(source)),
+        None => Err(content(ContentError::Seal(SealError::Erased))),
+    }
+}

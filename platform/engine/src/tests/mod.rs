@@ -1,0 +1,6 @@
+//! Tests of the crate: scenarios of the core, the engine end to end on the model store, and a seeded random walk.
+
+mod end_to_end;
+mod random;
+mod scenario;
+mod world;

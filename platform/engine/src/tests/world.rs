@@ -1,0 +1,271 @@
+//! A node that a test plays: it keeps what it was assigned, and reports what the test says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_journal::blobs::BlobStore;
+use gantry_journal::{FileKeyRing, MemoryStore, SegmentStore, Store};
+use gantry_proto::time::Clock;
+use gantry_proto::v1::{self, Assignee, Assignment, CancelStep, EndCause, StepResult};
+use gantry_proto::{NodeId, PartitionId, PrincipalId, TaskId, TenantId, WorkflowId};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::api::{Backend, Caller, Candidate, Dispatcher, NodePort, Observer, Order, Serves, Submit, Verdict, WorkflowView};
+use crate::core::Settings;
+use crate::{Engine, EngineConfig, Parts};
+
+pub(super) fn tenant() -> TenantId {
+    TenantId::new(1, PartitionId::default(), 7)
+}
+
+pub(super) fn caller() -> Caller {
+    Caller { tenant: tenant(), principal: PrincipalId::new(1, PartitionId::default(), 8) }
+}
+
+pub(super) fn node_id(number: u64) -> NodeId {
+    NodeId::new(1, PartitionId::default(), number)
+}
+
+pub(super) fn candidate(number: u64, credits: u32) -> Candidate {
+    Candidate {
+        node: node_id(number),
+        serves: Serves::All,
+        credits,
+        capabilities: BTreeSet::new(),
+        labels: BTreeMap::new(),
+        arch: "x86_64".to_owned(),
+        cpu_millis: 64_000,
+        memory_bytes: 64 << 30,
+    }
+}
+
+/// Everything that was sent to nodes, and the credits that they offer.
+#[derive(Default)]
+pub(super) struct Desk {
+    inner: Mutex<DeskInner>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct DeskInner {
+    candidates: Vec<Candidate>,
+    assignments: VecDeque<(NodeId, Assignment)>,
+    cancels: VecDeque<(NodeId, CancelStep)>,
+    released: Vec<(NodeId, Vec<TaskId>)>,
+}
+
+impl Desk {
+    pub(super) fn offer(&self, candidates: Vec<Candidate>) {
+        self.inner.lock().candidates = candidates;
+    }
+
+    /// The next assignment; waits for it.
+    pub(super) async fn assignment(&self) -> (NodeId, Assignment) {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(next) = self.inner.lock().assignments.pop_front() {
+                return next;
+            }
+            arrived.await;
+        }
+    }
+
+    pub(super) async fn cancel(&self) -> (NodeId, CancelStep) {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(next) = self.inner.lock().cancels.pop_front() {
+                return next;
+            }
+            arrived.await;
+        }
+    }
+
+    pub(super) fn try_assignment(&self) -> Option<(NodeId, Assignment)> {
+        self.inner.lock().assignments.pop_front()
+    }
+
+    pub(super) fn released(&self) -> Vec<(NodeId, Vec<TaskId>)> {
+        self.inner.lock().released.clone()
+    }
+}
+
+impl Dispatcher for Desk {
+    fn lend(&self, _: PartitionId) -> Vec<Candidate> {
+        self.inner.lock().candidates.iter().filter(|candidate| candidate.credits > 0).cloned().collect()
+    }
+
+    fn settle(&self, _: PartitionId, _: Vec<Candidate>, _: &BTreeMap<NodeId, u32>) {}
+
+    fn abandon(&self, _: PartitionId) {}
+
+    fn dispatch(&self, orders: Vec<Order>) {
+        let mut inner = self.inner.lock();
+        for order in orders {
+            match order {
+                Order::Assign(node, assignment) => inner.assignments.push_back((node, assignment)),
+                Order::Cancel(node, cancel) => inner.cancels.push_back((node, cancel)),
+                Order::Release(node, tasks) => inner.released.push((node, tasks)),
+            }
+        }
+        drop(inner);
+        self.arrived.notify_waiters();
+    }
+
+    fn offers(&self) -> Vec<Candidate> {
+        self.inner.lock().candidates.clone()
+    }
+}
+
+/// Wakes whoever waits for a change.
+#[derive(Default)]
+pub(super) struct Bell(Notify);
+
+impl Observer for Bell {
+    fn workflow_changed(&self, _: TenantId, _: WorkflowId) {
+        self.0.notify_waiters();
+    }
+    fn node_changed(&self, _: NodeId) {
+        self.0.notify_waiters();
+    }
+}
+
+/// Wall clock that goes with tokio's, so that paused time is one time.
+struct TestClock(tokio::time::Instant);
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> u64 {
+        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+}
+
+/// An engine on a model store, with everything around it.
+pub(super) struct World {
+    pub(super) engine: Arc<Engine>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) store: Arc<MemoryStore>,
+    bell: Arc<Bell>,
+    clock: Arc<dyn Clock>,
+    dir: Arc<tempfile::TempDir>,
+    partitions: u16,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with_partitions(2).await
+    }
+
+    pub(super) async fn with_partitions(partitions: u16) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
+        Self::open(dir, Arc::new(MemoryStore::new()), clock, partitions).await
+    }
+
+    async fn open(dir: Arc<tempfile::TempDir>, store: Arc<MemoryStore>, clock: Arc<dyn Clock>, partitions: u16) -> Self {
+        let desk = Arc::new(Desk::default());
+        let bell = Arc::new(Bell::default());
+        desk.offer(vec![candidate(1, 8)]);
+        let as_store: Arc<dyn Store> = store.clone();
+        let parts = Parts {
+            store: as_store,
+            keyring: Arc::new(FileKeyRing::open_or_create(&dir.path().join("master.key")).unwrap()),
+            segments: Arc::new(SegmentStore::open(&dir.path().join("segments")).unwrap()),
+            blobs: Arc::new(BlobStore::local(&dir.path().join("blobs")).unwrap()),
+            dispatcher: desk.clone(),
+            observer: bell.clone(),
+            clock: clock.clone(),
+        };
+        let config = EngineConfig { partitions, settings: Settings::default() };
+        let engine = Engine::start(config, parts).await.unwrap();
+        Self { engine, desk, store, bell, clock, dir, partitions }
+    }
+
+    /// As after kill -9: memory is gone, what was durable is there.
+    pub(super) async fn restart(self) -> Self {
+        self.engine.shutdown().await;
+        let store = Arc::new(self.store.reopened());
+        Self::open(self.dir.clone(), store, self.clock.clone(), self.partitions).await
+    }
+
+    pub(super) async fn submit(&self, source: &str) -> WorkflowId {
+        self.engine.submit(submission(source)).await.unwrap().workflow
+    }
+
+    pub(super) async fn view(&self, workflow: WorkflowId) -> WorkflowView {
+        self.engine.workflow(tenant(), workflow).await.unwrap()
+    }
+
+    /// Waits until the view is as wanted.
+    pub(super) async fn until(&self, workflow: WorkflowId, wanted: impl Fn(&WorkflowView) -> bool) -> WorkflowView {
+        loop {
+            let changed = self.bell.0.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let view = self.view(workflow).await;
+            if wanted(&view) {
+                return view;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) async fn finish(&self, node: NodeId, assignee: &Assignee, result: StepResult) -> Verdict {
+        self.engine.finished(node, assignee.clone(), result).await.unwrap()
+    }
+
+    /// Every partition's rows are the fold of its log.
+    pub(super) fn verify(&self) {
+        for partition in (0..self.partitions).filter_map(PartitionId::new) {
+            crate::verify::verify(self.store.as_ref(), partition).unwrap();
+        }
+    }
+
+    /// Runs every assignment to success until the workflow has ended; answers in the order of running.
+    pub(super) async fn run_all(&self, workflow: WorkflowId) -> Vec<String> {
+        let mut ran = Vec::new();
+        loop {
+            let view = self.view(workflow).await;
+            if view.summary.ended_at_ms.is_some() {
+                return ran;
+            }
+            let (node, assignment) = self.desk.assignment().await;
+            ran.push(format!("{}/{}", assignment.plan.task_name, assignment.plan.step_key));
+            assert_eq!(self.finish(node, &assignment.assignee, ok()).await, Verdict::Accepted);
+        }
+    }
+}
+
+pub(super) fn submission(source: &str) -> Submit {
+    Submit {
+        caller: caller(),
+        source: Bytes::copy_from_slice(source.as_bytes()),
+        parameters: serde_json::Map::new(),
+        idempotency_key: None,
+        labels: Vec::new(),
+        traceparent: None,
+    }
+}
+
+pub(super) fn ended(cause: EndCause, exit_code: Option<i32>) -> StepResult {
+    let mut result = StepResult { exit_code, finished_at_ms: 5, started_at_ms: Some(4), ..StepResult::default() };
+    result.set_cause(cause);
+    result
+}
+
+pub(super) fn ok() -> StepResult {
+    ended(EndCause::Exited, Some(0))
+}
+
+pub(super) fn with_outputs(json: &str) -> StepResult {
+    StepResult { outputs_json: Some(Bytes::copy_from_slice(json.as_bytes())), ..ok() }
+}
+
+pub(super) fn started(assignee: &Assignee) -> v1::StepStarted {
+    v1::StepStarted {
+        assignee: assignee.clone(),
+        sandbox: gantry_proto::SandboxId::new(2, PartitionId::default(), 3),
+        started_at_ms: 3,
+        container: None,
+    }
+}
