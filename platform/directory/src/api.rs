@@ -28,6 +28,9 @@ pub trait Directory: Send + Sync + 'static {
     /// Who presents this API key. Unknown ids take as long as wrong secrets.
     async fn authenticate_key(&self, token: &str) -> Result<VerifiedKey, AuthError>;
 
+    /// Whether a key that was accepted before still is: for long-lived streams.
+    async fn key_lives(&self, key: PrincipalId) -> Result<bool, ManageError>;
+
     /// Makes a key and returns its secret, once.
     async fn create_key(&self, new: NewKey) -> Result<Issued<ApiKey>, ManageError>;
 

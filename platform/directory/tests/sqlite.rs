@@ -130,9 +130,11 @@ async fn a_revoked_key_is_refused_at_once_though_it_was_cached() {
         "another tenant's key does not exist"
     );
     assert!(directory.authenticate_key(token).await.is_ok());
+    assert!(directory.key_lives(issued.record.id).await.unwrap());
 
     let revoked = directory.revoke_key(tenant, issued.record.id, None).await.unwrap();
     assert!(revoked.revoked_at_ms.is_some());
+    assert!(!directory.key_lives(issued.record.id).await.unwrap());
     assert!(matches!(
         directory.authenticate_key(token).await,
         Err(AuthError::Revoked)

@@ -133,6 +133,17 @@ impl SqliteDirectory {
         row.as_ref().map(read_candidate).transpose()
     }
 
+    pub(super) async fn is_key_live(&self, id: PrincipalId) -> Result<bool, ManageError> {
+        let row = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ? AND revoked_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?))",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(to_sql(self.now_ms()))
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+
     /// Checks, mints and hashes; nothing is stored yet.
     pub(super) async fn prepare_key(&self, new: NewKey) -> Result<(Issued<ApiKey>, String), ManageError> {
         check_name("key", &new.name)?;

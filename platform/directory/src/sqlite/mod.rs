@@ -130,6 +130,10 @@ impl Directory for SqliteDirectory {
         self.verify_key(token).await
     }
 
+    async fn key_lives(&self, key: PrincipalId) -> Result<bool, ManageError> {
+        self.is_key_live(key).await
+    }
+
     async fn create_key(&self, new: NewKey) -> Result<Issued<ApiKey>, ManageError> {
         self.insert_key(new).await
     }

@@ -1,0 +1,79 @@
+//! The router, and serving it.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+
+use axum::Router;
+use gantry_directory::Directory;
+use gantry_engine::api::Backend;
+use gantry_events::EventBus;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::GatewayConfig;
+use crate::{operations, routing};
+
+/// What a gateway is made of.
+pub struct Gateway {
+    /// The engine.
+    pub backend: Arc<dyn Backend>,
+    /// Keys and tokens.
+    pub directory: Arc<dyn Directory>,
+    /// Wake-ups for streams.
+    pub bus: Arc<dyn EventBus>,
+    /// Settings.
+    pub config: GatewayConfig,
+}
+
+/// What every request can reach.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) config: GatewayConfig,
+    pub(crate) openapi: bytes::Bytes,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// The router with every operation. When `shutdown` is cancelled, streams say so and end, so that clients connect again.
+#[must_use]
+pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
+    let operations = operations::all();
+    let openapi = crate::openapi::render(&operations, &gateway.config.version);
+    let streams = Arc::new(Semaphore::new(gateway.config.streams_max));
+    let shared = Shared {
+        backend: gateway.backend,
+        directory: gateway.directory,
+        bus: gateway.bus,
+        config: gateway.config,
+        openapi: serde_json::to_vec(&openapi).unwrap_or_default().into(),
+        streams,
+        shutdown,
+    };
+    routing::router(operations, Arc::new(shared))
+}
+
+/// Serves until `shutdown` is cancelled and the requests under way are answered, or the drain time is over. Dropping the future ends it at once.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, parts: Gateway, shutdown: CancellationToken) -> std::io::Result<()> {
+    let drain = parts.config.drain;
+    let router = gateway(parts, shutdown.clone());
+    let serving = axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+        .into_future();
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = overdue => {
+            tracing::warn!("some requests were still being answered when the drain time was over");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Output chunks as JSON.
+
+use base64::Engine as _;
+use gantry_engine::api::Chunk;
+use gantry_proto::v1::OutputStream;
+
+use crate::dto::OutputLine;
+
+/// Name of an output stream in the API.
+pub(crate) const fn stream_name(stream: OutputStream) -> &'static str {
+    match stream {
+        OutputStream::Stdout => "stdout",
+        OutputStream::Stderr => "stderr",
+    }
+}
+
+/// A chunk as it is written in NDJSON and events.
+pub(crate) fn line(chunk: Chunk) -> OutputLine {
+    let (text, base64) = match String::from_utf8(chunk.data.to_vec()) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (
+            None,
+            Some(base64::engine::general_purpose::STANDARD.encode(error.as_bytes())),
+        ),
+    };
+    OutputLine {
+        task: None,
+        step: None,
+        attempt: None,
+        seq: chunk.seq,
+        stream: stream_name(chunk.stream),
+        at_ms: chunk.at_ms,
+        text,
+        base64,
+    }
+}
