@@ -36,7 +36,6 @@ pub struct Image {
 }
 
 /// A sandbox that belongs to the caller until [`Fleet::destroy`].
-#[derive(Debug)]
 pub struct Sandbox {
     /// Its id, also in the container's labels.
     pub id: SandboxId,
@@ -77,7 +76,9 @@ pub struct Ending {
     pub detail: String,
 }
 
-/// The line to one supervisor: frames to send, events to receive. Bounded both ways; not reading stops the supervisor, which stops reading its pipes.
+/// The line to one supervisor: frames to send, events to receive. The first event is [`LinkEvent::Connected`] (or [`LinkEvent::Gone`]); after
+/// [`LinkEvent::Gone`] or [`Fleet::destroy`] the events end. Bounded both ways; not reading stops the supervisor, which stops reading its pipes.
+/// Dropping the events closes the line; the sandbox stays the caller's.
 #[derive(Debug)]
 pub struct Link {
     /// Frames to the supervisor. Sent only while connected; frames sent while disconnected wait in the queue.
@@ -87,7 +88,7 @@ pub struct Link {
 }
 
 /// A sandbox from before a restart, as the claim file names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Adoptable {
     /// Its id.
     pub id: SandboxId,
@@ -95,6 +96,25 @@ pub struct Adoptable {
     pub container: String,
     /// Its nonce.
     pub nonce: [u8; 32],
+}
+
+// Without the nonces: a log must not show them.
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("id", &self.id)
+            .field("container", &self.container)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Adoptable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adoptable")
+            .field("id", &self.id)
+            .field("container", &self.container)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Docker as the node sees it.
@@ -155,16 +175,18 @@ pub trait Fleet: Send + Sync + 'static {
     /// between leaves a container that the next start recognises. Cancel safe: a dropped call leaves at most a container that reconciliation removes.
     async fn claim(&self, id: SandboxId, profile: &Profile) -> Result<Sandbox, FleetError>;
 
-    /// Takes up the line to a sandbox from before a restart. `Ok(Err(ending))`: it has ended meanwhile.
+    /// Takes up the line to a sandbox from before a restart, or to one whose [`Link`] was dropped. Does not wait for the supervisor to dial: the
+    /// first event tells. `Ok(Err(ending))`: it has ended meanwhile.
     async fn adopt(&self, adoptable: &Adoptable) -> Result<Result<Sandbox, Ending>, FleetError>;
 
     /// Kills and removes the container, its socket directory and slot directory. Idempotent; unmounting the slot is the caller's and comes between
-    /// [`Fleet::kill`] and this.
+    /// [`Fleet::kill`] and this. What is still mounted beneath the slot is unmounted, never deleted.
     async fn destroy(&self, id: SandboxId) -> Result<(), FleetError>;
 
     /// Kills the container and waits until it is dead, without removing it, so that the workspace can be captured undisturbed. Idempotent.
     async fn kill(&self, id: SandboxId) -> Result<Ending, FleetError>;
 
-    /// Removes every container and directory of this node that no claim names, and says what became of the claimed ones.
+    /// Removes every container and directory of this node that no claim names, and says what became of the claimed ones. What this process claimed or
+    /// adopted and has not destroyed is left alone even when `claimed` lacks it.
     async fn reconcile(&self, claimed: &BTreeSet<SandboxId>) -> Result<Reconciled, FleetError>;
 }

@@ -174,7 +174,14 @@ impl Line {
                 Event::GreetingFailed | Event::Room => {}
                 Event::Read(Ok(count)) if count > 0 => {}
                 Event::Read(_) => self.disconnect(),
-                Event::Wrote(Ok(count)) if count > 0 => self.written += count,
+                Event::Wrote(Ok(count)) if count > 0 => {
+                    self.written += count;
+                    // Out, wholly: it is not begun again.
+                    if self.written >= self.frame.len() {
+                        self.frame = Bytes::new();
+                        self.written = 0;
+                    }
+                }
                 Event::Wrote(_) => self.stop_writing(),
                 Event::Frame(Some(frame)) => self.take(&frame),
                 Event::Frame(None) => self.frames_done = true,

@@ -5,6 +5,8 @@
 
 mod handshake;
 mod line;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use gantry_proto::SandboxId;

@@ -10,6 +10,7 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 use gantry_proto::{ErrorCode, SandboxId};
+use rustix::process::{Resource, getrlimit};
 
 use super::seccomp;
 use crate::api::{FleetError, Image, Profile, SLOT_IN_SANDBOX};
@@ -33,7 +34,7 @@ const TMP_BYTES_MIN: u64 = 4 << 10;
 /// /dev/shm, which Python's multiprocessing and browsers need; its pages count against the container's memory.
 const SHM_BYTES: i64 = 64 << 20;
 /// Descriptors per process: enough for a build, too few to exhaust the machine's file table.
-const OPEN_FILES_MAX: i64 = 65_536;
+const OPEN_FILES_MAX: u64 = 16_384;
 
 /// Hidden: what tells about the host or reaches its firmware and keys.
 const MASKED_PATHS: [&str; 14] = [
@@ -209,7 +210,7 @@ impl HardenedProfile {
             oom_kill_disable: Some(false),
             pids_limit: Some(i64::from(resources.pids)),
             nano_cpus: Some(signed(resources.cpu_millis).saturating_mul(1_000_000)),
-            ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", OPEN_FILES_MAX)]),
+            ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", open_files())]),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("none".to_owned()),
                 config: None,
@@ -225,6 +226,13 @@ impl HardenedProfile {
             ..Default::default()
         }
     }
+}
+
+/// A daemon that itself runs under a lower limit, without the capability to exceed it, cannot start a container with more. Its limit is not shown
+/// anywhere; ours comes from the same machine.
+fn open_files() -> i64 {
+    let ours = getrlimit(Resource::Nofile).maximum.unwrap_or(OPEN_FILES_MAX);
+    i64::try_from(ours.min(OPEN_FILES_MAX)).unwrap_or(i64::MAX)
 }
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
