@@ -1,4 +1,5 @@
 //! What readers rely on: no lost wake, one pending hint at most, nothing kept for those who left.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // helpers of tests fail by panicking
 
 use std::future::Future;
 use std::pin::pin;

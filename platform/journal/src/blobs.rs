@@ -27,7 +27,7 @@ use crate::keyring::SealError;
 pub use self::reader::BlobReader;
 
 /// One call of the object store. Local files take milliseconds; a store that hangs must not hang a task for ever.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// Sealed bytes that go out at once: what an upload holds in memory.
 const PART_BYTES: usize = 1 << 20;
 

@@ -61,6 +61,7 @@ fn chain_of(prev: &Chain, entry: &LogEntry) -> Chain {
 
 /// Fills `entry.chain`, as the last thing before the entry is encoded. Returns the new chain value.
 pub fn seal_entry(prev: &Chain, entry: &mut LogEntry) -> Chain {
+    entry.chain = Bytes::new();
     let chain = chain_of(prev, entry);
     entry.chain = Bytes::copy_from_slice(&chain);
     chain
@@ -71,7 +72,13 @@ pub fn seal_entry(prev: &Chain, entry: &mut LogEntry) -> Chain {
 /// # Errors
 /// [`ReadError::Damaged`] when the chain does not fit.
 pub fn check_entry(prev: &Chain, entry: &LogEntry) -> Result<Chain, ReadError> {
-    let chain = chain_of(prev, entry);
+    let chain = chain_of(
+        prev,
+        &LogEntry {
+            chain: Bytes::new(),
+            ..entry.clone()
+        },
+    );
     if entry.chain == chain.as_slice() {
         Ok(chain)
     } else {

@@ -1,12 +1,13 @@
 //! Group commit: one thread through which the batches of all partitions go, so that a sync carries everything that came while the one before ran.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::admission::batch_bytes;
 use crate::store::{Batch, CommitError, Store};
@@ -19,6 +20,23 @@ const SYNC_BYTES_MAX: u64 = 16 << 20;
 struct Request {
     batch: Batch,
     done: oneshot::Sender<Result<(), CommitError>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Request>,
+    closed: bool,
+    /// Why no batch is taken any more.
+    poisoned: Option<String>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something waits, or the queue was closed.
+    changed: Condvar,
+    /// Free places of the queue; closed with it.
+    places: Semaphore,
+    counts: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -45,9 +63,8 @@ pub struct CommitterCounters {
 /// committer stays poisoned, since what followed could have been decided on state that is not there. Owners discard their memory, reopen the store,
 /// and start a new committer. A fenced batch is refused alone.
 pub struct Committer {
-    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    counts: Arc<Counts>,
 }
 
 impl fmt::Debug for Committer {
@@ -66,34 +83,46 @@ impl Committer {
     #[must_use]
     #[allow(clippy::expect_used)] // at start-up, before anything was promised
     pub fn start(store: Arc<dyn Store>) -> Self {
-        let (queue, requests) = mpsc::channel(QUEUE_MAX);
-        let counts = Arc::new(Counts::default());
-        let seen = Arc::clone(&counts);
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            places: Semaphore::new(QUEUE_MAX),
+            counts: Counts::default(),
+        });
+        let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("gantry-commit".into())
-            .spawn(move || run(store.as_ref(), requests, &seen))
+            .spawn(move || worker.run(store.as_ref()))
             .expect("the system can start a thread");
         Self {
-            queue: Mutex::new(Some(queue)),
+            shared,
             thread: Mutex::new(Some(thread)),
-            counts,
         }
     }
 
     /// Makes a batch durable together with whatever else waits. When it returns `Ok`, the batch is durable and readable.
     ///
-    /// Batches that one caller submits one after the other are committed in that order. Dropping the future before it was polled to the queue writes
-    /// nothing; after that the batch is written all the same, and its outcome is unknown to the caller.
+    /// Batches that one caller submits one after the other are committed in that order. A future that is dropped while it waits for a place in the
+    /// queue has written nothing; after that its batch is written all the same, and the caller does not learn its outcome.
     ///
     /// # Errors
     /// [`CommitError`]; after `Unknown` the owner must recover.
     pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        let queue = self.queue.lock().clone().ok_or(CommitError::Closed)?;
+        let place = self.shared.places.acquire().await.map_err(|_| CommitError::Closed)?;
         let (done, verdict) = oneshot::channel();
-        queue
-            .send(Request { batch, done })
-            .await
-            .map_err(|_| CommitError::Closed)?;
+        {
+            let mut queue = self.shared.queue.lock();
+            if let Some(reason) = &queue.poisoned {
+                return Err(CommitError::Unknown { reason: reason.clone() });
+            }
+            if queue.closed {
+                return Err(CommitError::Closed);
+            }
+            queue.waiting.push_back(Request { batch, done });
+            // The thread gives it back when it takes the request.
+            place.forget();
+            self.shared.changed.notify_one();
+        }
         // Only a thread that panicked inside the store drops a request without an answer.
         verdict.await.unwrap_or_else(|_| {
             Err(CommitError::Unknown {
@@ -105,17 +134,20 @@ impl Committer {
     /// What was done so far.
     #[must_use]
     pub fn counters(&self) -> CommitterCounters {
+        let counts = &self.shared.counts;
         CommitterCounters {
-            batches: self.counts.batches.load(Ordering::Relaxed),
-            syncs: self.counts.syncs.load(Ordering::Relaxed),
-            bytes: self.counts.bytes.load(Ordering::Relaxed),
+            batches: counts.batches.load(Ordering::Relaxed),
+            syncs: counts.syncs.load(Ordering::Relaxed),
+            bytes: counts.bytes.load(Ordering::Relaxed),
         }
     }
 
     /// Takes no further batch, lets those that wait finish, and joins the thread; blocks for at most the syncs that are left. Later commits get
     /// [`CommitError::Closed`]. Dropping the committer does the same.
     pub fn close(&self) {
-        drop(self.queue.lock().take());
+        self.shared.queue.lock().closed = true;
+        self.shared.places.close();
+        self.shared.changed.notify_one();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -130,52 +162,85 @@ impl Drop for Committer {
     }
 }
 
-fn run(store: &dyn Store, mut requests: mpsc::Receiver<Request>, counts: &Counts) {
-    let mut carried: Option<Request> = None;
-    loop {
-        let Some(first) = carried.take().or_else(|| requests.blocking_recv()) else {
-            return;
-        };
-        let mut bytes = batch_bytes(&first.batch);
-        let (mut batches, mut waiters) = (vec![first.batch], vec![first.done]);
-        while let Ok(next) = requests.try_recv() {
-            let more = batch_bytes(&next.batch);
-            if bytes + more > SYNC_BYTES_MAX {
-                carried = Some(next);
+/// Poisons the queue when the thread unwinds out of the store, so that nobody waits for ever.
+struct PoisonOnUnwind<'a>(&'a Shared);
+
+impl Drop for PoisonOnUnwind<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("the commit thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, store: &dyn Store) {
+        let _guard = PoisonOnUnwind(self);
+        while let Some((batches, waiters)) = self.take() {
+            match store.commit(&batches) {
+                Ok(verdicts) => {
+                    self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+                    for ((verdict, waiter), batch) in verdicts.into_iter().zip(waiters).zip(&batches) {
+                        if verdict.is_ok() {
+                            self.counts.batches.fetch_add(1, Ordering::Relaxed);
+                            self.counts.bytes.fetch_add(batch_bytes(batch), Ordering::Relaxed);
+                        }
+                        // A caller that went away does not want to know.
+                        drop(waiter.send(verdict));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "commit failed; the journal takes no further batch until it is reopened");
+                    let reason = match error {
+                        CommitError::Unknown { reason } => reason,
+                        other => other.to_string(),
+                    };
+                    // First the queue: whoever learns of the failure must not get another batch in.
+                    self.poison(&reason);
+                    for waiter in waiters {
+                        drop(waiter.send(Err(CommitError::Unknown { reason: reason.clone() })));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for batches and takes what one sync may carry; `None` when the queue is closed and empty.
+    fn take(&self) -> Option<(Vec<Batch>, Vec<oneshot::Sender<Result<(), CommitError>>>)> {
+        let mut queue = self.queue.lock();
+        while queue.waiting.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            self.changed.wait(&mut queue);
+        }
+        let (mut batches, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0u64);
+        while let Some(next) = queue.waiting.front() {
+            bytes += batch_bytes(&next.batch);
+            if bytes > SYNC_BYTES_MAX && !batches.is_empty() {
                 break;
             }
-            bytes += more;
-            batches.push(next.batch);
-            waiters.push(next.done);
+            if let Some(request) = queue.waiting.pop_front() {
+                batches.push(request.batch);
+                waiters.push(request.done);
+            }
         }
-        match store.commit(&batches) {
-            Ok(verdicts) => {
-                counts.syncs.fetch_add(1, Ordering::Relaxed);
-                for ((verdict, waiter), batch) in verdicts.into_iter().zip(waiters).zip(&batches) {
-                    if verdict.is_ok() {
-                        counts.batches.fetch_add(1, Ordering::Relaxed);
-                        counts.bytes.fetch_add(batch_bytes(batch), Ordering::Relaxed);
-                    }
-                    // A caller that went away does not want to know.
-                    drop(waiter.send(verdict));
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "commit failed; the journal takes no further batch until it is reopened");
-                let reason = match error {
-                    CommitError::Unknown { reason } => reason,
-                    other => other.to_string(),
-                };
-                let refuse = |waiter: oneshot::Sender<_>| {
-                    drop(waiter.send(Err(CommitError::Unknown { reason: reason.clone() })))
-                };
-                waiters.into_iter().for_each(refuse);
-                carried.into_iter().for_each(|request| refuse(request.done));
-                while let Some(request) = requests.blocking_recv() {
-                    refuse(request.done);
-                }
-                return;
-            }
+        self.places.add_permits(batches.len());
+        Some((batches, waiters))
+    }
+
+    fn poison(&self, reason: &str) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.poisoned = Some(reason.to_owned());
+            std::mem::take(&mut queue.waiting)
+        };
+        self.places.add_permits(waiting.len());
+        for request in waiting {
+            drop(request.done.send(Err(CommitError::Unknown {
+                reason: reason.to_owned(),
+            })));
         }
     }
 }
@@ -184,7 +249,6 @@ fn run(store: &dyn Store, mut requests: mpsc::Receiver<Request>, counts: &Counts
 mod tests {
     use bytes::Bytes;
     use gantry_proto::{PartitionId, TenantId, WorkflowId};
-    use parking_lot::Condvar;
 
     use super::*;
     use crate::keys;
@@ -321,6 +385,35 @@ mod tests {
             assert_eq!(store.get(&key(3)).unwrap(), None, "nothing follows an unknown outcome");
             assert_eq!(committer.counters().batches, 1);
         }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_holds_callers_back_and_close_does_not_wait_for_them() {
+        // Without the budget of cooperative scheduling a poll is pending only for our own reasons.
+        use tokio::task::unconstrained;
+        let store = Arc::new(Gated::default());
+        let epoch = store.acquire(partition()).unwrap();
+        let committer = Committer::start(store.clone());
+        let mut first = Box::pin(committer.commit(batch(epoch, 0)));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        store.wait_entered(1);
+        let mut waiting: Vec<_> = (1..=QUEUE_MAX as u64)
+            .map(|n| Box::pin(unconstrained(committer.commit(batch(epoch, n)))))
+            .collect();
+        for commit in &mut waiting {
+            assert!(futures_util::poll!(commit).is_pending());
+        }
+        let mut beyond = Box::pin(unconstrained(committer.commit(batch(epoch, 9_999))));
+        assert!(futures_util::poll!(&mut beyond).is_pending());
+        store.open();
+        committer.close();
+        first.await.unwrap();
+        for commit in waiting {
+            commit.await.unwrap();
+        }
+        assert!(matches!(beyond.await, Err(CommitError::Closed)));
+        assert_eq!(store.get(&key(9_999)).unwrap(), None);
+        assert_eq!(committer.counters().syncs, 2);
     }
 
     #[tokio::test]

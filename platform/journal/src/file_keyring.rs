@@ -28,7 +28,7 @@ impl fmt::Debug for FileKeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileKeyRing")
             .field("id", &hex::encode(self.id))
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

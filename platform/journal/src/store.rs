@@ -80,7 +80,7 @@ pub type Pair = (Bytes, Bytes);
 
 /// Durable ordered storage. Calls block: async callers go through [`crate::Committer`] or `spawn_blocking`.
 ///
-/// Implementations pass one conformance suite (`platform/journal/tests/conformance.rs`): the in-memory model and RocksDB today, PostgreSQL later.
+/// Implementations pass one conformance suite (`platform/journal/tests/conformance.rs`): the in-memory model and `RocksDB` today, `PostgreSQL` later.
 pub trait Store: Send + Sync + 'static {
     /// Takes ownership of a partition: the returned epoch is greater than every one before, and durable.
     ///

@@ -1,4 +1,5 @@
 //! One suite for every store: random operations, compared step by step with a map. What a store promises beyond that stands in its own suite.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // helpers of tests fail by panicking
 
 use std::collections::BTreeMap;
 #[cfg(feature = "rocksdb")]

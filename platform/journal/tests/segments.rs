@@ -1,4 +1,5 @@
 //! Live output on disk: the same ids and bytes for ever, nothing visible before it is durable, and what a crash may take and what not.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // helpers of tests fail by panicking
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // helpers of tests fail by panicking
+
 use std::fs;
 
 use futures_util::{TryStreamExt as _, stream};

@@ -177,7 +177,7 @@ impl Walker {
         let found = rest.windows(marker_bytes).any(|window| {
             let (prefix, content) = window.split_at(PREFIX_BYTES);
             let crc = &prefix[4..];
-            prefix[..4] == [0, 0, 0, CLEAR_BYTES as u8]
+            prefix[..4] == frame::MARKER_LENGTH.to_be_bytes()
                 && crc == crc32c::crc32c(content).to_be_bytes()
                 && frame::parse_frame(content)
                     .is_some_and(|(head, _)| head.kind == FrameKind::Synced && head.seq > self.offset)

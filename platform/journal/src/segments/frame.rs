@@ -24,6 +24,9 @@ pub(super) const FILE_HEADER_BYTES: u64 = 16;
 pub(super) const PREFIX_BYTES: usize = 8;
 /// Kind, task, step, attempt, sequence.
 pub(super) const CLEAR_BYTES: usize = 1 + 16 + 4 + 4 + 8;
+/// What the length field of a frame without a body says.
+pub(super) const MARKER_LENGTH: u32 = 33;
+const _: () = assert!(MARKER_LENGTH as usize == CLEAR_BYTES);
 const CHUNK_HEAD_BYTES: usize = 1 + 8;
 /// What the length field may say.
 pub(super) const LENGTH_MAX: usize = CLEAR_BYTES + SEAL_OVERHEAD_BYTES + CHUNK_HEAD_BYTES + OUTPUT_CHUNK_BYTES_MAX;

@@ -143,7 +143,7 @@ impl WorkflowLog {
                     file.write_all_at(&frame::file_header(), 0).map_err(fail)?;
                 }
                 file.sync_all().map_err(fail)?;
-                durable_fs::sync_dir(&self.dir).map_err(fail)?;
+                self.sync_dirs()?;
                 let len = good.max(FILE_HEADER_BYTES);
                 state.tail = Some(Tail {
                     number,
@@ -308,8 +308,13 @@ impl WorkflowLog {
     }
 
     fn fail(&self, error: SegmentError) -> SegmentError {
+        let mut phase = self.phase.lock();
+        if let Phase::Failed(earlier) = &*phase {
+            // Destroyed meanwhile, which is why the sync failed.
+            return earlier.clone();
+        }
         tracing::error!(workflow = %self.workflow, %error, "segment files take nothing more until the process is restarted");
-        *self.phase.lock() = Phase::Failed(error.clone());
+        *phase = Phase::Failed(error.clone());
         error
     }
 
