@@ -170,7 +170,12 @@ pub(super) fn parse(source: &[u8]) -> Result<Node, Issue> {
 fn sentence(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;
     use serde_saphyr::budget::BudgetBreach;
-    match error.without_snippet() {
+    let mut original = error.without_snippet();
+    // Met while an alias was filled in.
+    while let Error::AliasError { error, .. } = original {
+        original = error.without_snippet();
+    }
+    match original {
         Error::DuplicateMappingKey { key: Some(key), .. } => return format!("the field `{key}` is given twice"),
         Error::DuplicateMappingKey { key: None, .. } => return "a field is given twice".to_owned(),
         Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
@@ -182,7 +187,7 @@ fn sentence(error: &serde_saphyr::Error) -> String {
         }
         _ => {}
     }
-    let text = error.without_snippet().to_string();
+    let text = original.to_string();
     let first = text.lines().next().unwrap_or("the definition cannot be parsed").trim();
     if first.contains("recursion limit") {
         return format!("maps and lists are nested more than {DEPTH_MAX} deep");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gantry_proto::limits::RENDERED_BYTES_MAX;
 use minijinja::value::{Rest, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value, filters};
 
 /// Bytes and items that the filters of one render may go through: 32 times the largest result.
 const WORK_MAX: u64 = 32 * RENDERED_BYTES_MAX as u64;
@@ -57,7 +57,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
         ("slice", Value::from_function(filters::slice)),
         ("sort", Value::from_function(filters::sort)),
         ("split", Value::from_function(filters::split)),
-        ("string", Value::from_function(filters::string)),
+        ("string", Value::from_function(string)),
         ("sum", Value::from_function(filters::sum)),
         ("title", Value::from_function(filters::title)),
         ("tojson", Value::from_function(tojson)),
@@ -88,6 +88,15 @@ fn too_long(filter: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("`{filter}` makes more than {RENDERED_BYTES_MAX} bytes"))
 }
 
+/// Writes a value: texts and numbers as they are, all else as JSON. (minijinja would write Python: `True`, `None`, `['x']`.)
+pub(super) fn write(out: &mut Output<'_>, _state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let failed = |error: std::fmt::Error| Error::new(ErrorKind::WriteFailure, "the result is too long").with_source(error);
+    match value.as_str() {
+        Some(text) => out.write_str(text).map_err(failed),
+        None => out.write_str(&text("value", value)?).map_err(failed),
+    }
+}
+
 /// Text of a value, bounded.
 fn text(filter: &str, value: &Value) -> Result<String, Error> {
     if value.is_undefined() {
@@ -96,9 +105,10 @@ fn text(filter: &str, value: &Value) -> Result<String, Error> {
     if let Some(text) = value.as_str() {
         return Ok(text.to_owned());
     }
-    let mut out = Limited(String::new());
-    std::fmt::write(&mut out, format_args!("{value}")).map_err(|_| too_long(filter))?;
-    Ok(out.0)
+    if value.kind() == ValueKind::Number {
+        return Ok(value.to_string());
+    }
+    json(filter, value, false)
 }
 
 /// One word of a POSIX shell, whatever the value holds. Lists become several words.
@@ -134,11 +144,20 @@ fn tojson(value: Value, indent: Option<bool>) -> Result<String, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
+    json("tojson", &value, indent.unwrap_or(false))
+}
+
+/// As `{{ value }}` writes it.
+fn string(value: Value) -> Result<String, Error> {
+    text("string", &value)
+}
+
+fn json(filter: &str, value: &Value, pretty: bool) -> Result<String, Error> {
     let mut out = LimitedBytes(Vec::new());
-    let written = if indent.unwrap_or(false) { serde_json::to_writer_pretty(&mut out, &value) } else { serde_json::to_writer(&mut out, &value) };
+    let written = if pretty { serde_json::to_writer_pretty(&mut out, value) } else { serde_json::to_writer(&mut out, value) };
     match written {
         Ok(()) => String::from_utf8(out.0).map_err(|_| Error::new(ErrorKind::BadSerialization, "JSON is not UTF-8")),
-        Err(error) if error.is_io() => Err(too_long("tojson")),
+        Err(error) if error.is_io() => Err(too_long(filter)),
         Err(error) => Err(Error::new(ErrorKind::BadSerialization, error.to_string())),
     }
 }
@@ -166,18 +185,6 @@ fn replace(value: Value, from: String, to: String) -> Result<String, Error> {
         return Err(too_long("replace"));
     }
     Ok(text.replace(from.as_str(), &to))
-}
-
-struct Limited(String);
-
-impl std::fmt::Write for Limited {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        if self.0.len() + text.len() > RENDERED_BYTES_MAX {
-            return Err(std::fmt::Error);
-        }
-        self.0.push_str(text);
-        Ok(())
-    }
 }
 
 struct LimitedBytes(Vec<u8>);

@@ -58,6 +58,7 @@ fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_formatter(filters::write);
     environment.set_fuel(Some(TEMPLATE_FUEL));
     environment.set_syntax(syntax());
     for name in ["dict", "debug", "namespace"] {
