@@ -17,9 +17,11 @@ const QUEUE_MAX: usize = 1_024;
 /// Bytes after which one sync takes no further batch: bounds its time and memory. A single larger batch goes alone.
 const SYNC_BYTES_MAX: u64 = 16 << 20;
 
+type Waiter = oneshot::Sender<Result<(), CommitError>>;
+
 struct Request {
     batch: Batch,
-    done: oneshot::Sender<Result<(), CommitError>>,
+    done: Waiter,
 }
 
 #[derive(Default)]
@@ -207,7 +209,7 @@ impl Shared {
     }
 
     /// Waits for batches and takes what one sync may carry; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<(Vec<Batch>, Vec<oneshot::Sender<Result<(), CommitError>>>)> {
+    fn take(&self) -> Option<(Vec<Batch>, Vec<Waiter>)> {
         let mut queue = self.queue.lock();
         while queue.waiting.is_empty() {
             if queue.closed {

@@ -497,7 +497,7 @@ mod tests {
 
     #[test]
     fn log_order_is_partition_then_sequence_whatever_the_tenant() {
-        let mut keys = vec![
+        let mut keys = [
             log(p(2), 1, tenant(0)),
             log(p(1), 256, tenant(0)),
             log(p(1), 255, tenant(9)),

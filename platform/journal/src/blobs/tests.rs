@@ -70,9 +70,9 @@ impl Rig {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
-                    dirs.push(path)
+                    dirs.push(path);
                 } else {
-                    found.push(path)
+                    found.push(path);
                 }
             }
         }

@@ -125,16 +125,16 @@ impl Walker {
         if left < PREFIX_BYTES as u64 {
             return Ok(Step::Bad);
         }
-        let mut prefix = [0u8; PREFIX_BYTES];
-        self.reader.read_exact(&mut prefix)?;
-        let [a, b, c, d, e, f, g, h] = prefix;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let (mut length, mut crc) = ([0u8; 4], [0u8; 4]);
+        self.reader.read_exact(&mut length)?;
+        self.reader.read_exact(&mut crc)?;
+        let length = u32::from_be_bytes(length) as usize;
         if !(CLEAR_BYTES..=LENGTH_MAX).contains(&length) || (PREFIX_BYTES + length) as u64 > left {
             return Ok(Step::Bad);
         }
         self.content.resize(length, 0);
         self.reader.read_exact(&mut self.content)?;
-        if crc32c::crc32c(&self.content) != u32::from_be_bytes([e, f, g, h]) {
+        if crc32c::crc32c(&self.content) != u32::from_be_bytes(crc) {
             return Ok(Step::Bad);
         }
         Ok(Step::Frame { length })
