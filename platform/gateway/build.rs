@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if pages.is_dir() {
         for entry in std::fs::read_dir(&pages)? {
             let path = entry?.path();
-            let is_page = path.extension().is_some_and(|extension| extension == "md") && path.file_stem().is_some_and(|stem| stem != "README");
+            let is_page = path.extension().is_some_and(|extension| extension == "md")
+                && path.file_stem().is_some_and(|stem| stem != "README");
             if is_page {
                 found.push(path.canonicalize()?);
             }

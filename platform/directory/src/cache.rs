@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_revocation_wins_over_a_verification_that_began_before_it() {
-        let cache = VerifiedCache::new(Duration::from_secs(60)).unwrap();
+        let cache = VerifiedCache::new(Duration::from_mins(1)).unwrap();
         let print = cache.fingerprint("t");
         let before = cache.revocations();
         cache.revoke(key(1).id);

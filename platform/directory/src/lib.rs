@@ -7,7 +7,8 @@
 //! Secrets are made here, returned once, and kept only as argon2id hashes. The tenant of a caller comes from its credential alone.
 
 #![warn(clippy::pedantic)]
-#![allow(clippy::module_name_repetitions)]
+// Names of products are no code.
+#![allow(clippy::module_name_repetitions, clippy::doc_markdown)]
 
 mod api;
 mod cache;

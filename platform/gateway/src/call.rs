@@ -156,7 +156,7 @@ impl Call {
 
     /// A JSON body.
     pub(crate) async fn json<T: DeserializeOwned>(&mut self, max: usize) -> Result<T, Problem> {
-        if !self.content_type().is_some_and(|media| media == "application/json") {
+        if self.content_type().is_none_or(|media| media != "application/json") {
             return Err(unsupported("application/json"));
         }
         from_json(&self.bytes(max).await?)

@@ -5,7 +5,8 @@
 //! the event bus only wakes readers up.
 
 #![warn(clippy::pedantic)]
-#![allow(clippy::module_name_repetitions)]
+// Names of products are no code.
+#![allow(clippy::module_name_repetitions, clippy::doc_markdown)]
 
 mod auth;
 mod call;

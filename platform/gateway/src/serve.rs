@@ -38,7 +38,6 @@ pub(crate) struct Shared {
 }
 
 /// The router with every operation. When `shutdown` is cancelled, streams say so and end, so that clients connect again.
-#[must_use]
 pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
     let operations = operations::all();
     let openapi = crate::openapi::render(&operations, &gateway.config.version);
@@ -52,7 +51,7 @@ pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
         streams,
         shutdown,
     };
-    routing::router(operations, Arc::new(shared))
+    routing::router(operations, &Arc::new(shared))
 }
 
 /// Serves until `shutdown` is cancelled and the requests under way are answered, or the drain time is over. Dropping the future ends it at once.

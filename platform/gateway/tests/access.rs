@@ -1,5 +1,7 @@
 //! Who may do what: every operation, with every kind of credential, against expectations written down by hand.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)] // helpers of tests are tests
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Requests and answers: what is taken, what is refused, and how.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)] // helpers of tests are tests
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Live streams: replay from any id, nothing lost, nothing twice, bounded in number, ended when they must.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)] // helpers of tests are tests
+
 mod support;
 
 use std::time::Duration;

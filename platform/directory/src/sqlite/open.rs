@@ -61,7 +61,7 @@ impl SqliteDirectory {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .acquire_timeout(BUSY_TIMEOUT)
-            .idle_timeout(Duration::from_secs(60))
+            .idle_timeout(Duration::from_mins(1))
             .connect_lazy_with(connect.read_only(true).create_if_missing(false));
 
         Ok(Self {

@@ -53,12 +53,11 @@ impl SqliteDirectory {
         let fresh = self.new_tenant(DEFAULT_TENANT)?;
         let tenant = {
             let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let tenant = match default_tenant(&mut tx).await? {
-                Some(tenant) => tenant,
-                None => {
-                    insert(&mut tx, &fresh).await?;
-                    fresh.id
-                }
+            let tenant = if let Some(tenant) = default_tenant(&mut tx).await? {
+                tenant
+            } else {
+                insert(&mut tx, &fresh).await?;
+                fresh.id
             };
             tx.commit().await?;
             tenant

@@ -94,7 +94,7 @@ pub(crate) async fn logs(call: GuardedCall) -> Result<Response, Problem> {
 }
 
 fn ndjson(chunk: Chunk) -> Bytes {
-    let mut bytes = serde_json::to_vec(&line(chunk)).unwrap_or_default();
+    let mut bytes = serde_json::to_vec(&line(&chunk)).unwrap_or_default();
     bytes.push(b'\n');
     bytes.into()
 }
@@ -127,7 +127,7 @@ fn as_events(reader: OutputReader) -> impl futures_util::Stream<Item = Event> + 
         Some(match reader.next().await {
             Ok(Some(chunk)) => {
                 let id = chunk.seq.to_string();
-                let data = serde_json::to_string(&line(chunk)).unwrap_or_default();
+                let data = serde_json::to_string(&line(&chunk)).unwrap_or_default();
                 (
                     Event::default().id(id).event("output").data(data),
                     Phase::Reading(reader),

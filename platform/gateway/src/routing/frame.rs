@@ -72,7 +72,7 @@ pub(super) async fn frame(request: Request, next: Next) -> Response {
             status = response.status().as_u16(),
             elapsed_us = begun.elapsed().as_micros(),
             "answered"
-        )
+        );
     });
     response
 }

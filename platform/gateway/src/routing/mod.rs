@@ -18,7 +18,7 @@ use crate::serve::Shared;
 use dispatch::Route;
 
 /// One axum route per path; what a path can do is decided in [`Route`].
-pub(crate) fn router(operations: Vec<Operation>, shared: Arc<Shared>) -> Router {
+pub(crate) fn router(operations: Vec<Operation>, shared: &Arc<Shared>) -> Router {
     let mut by_path: BTreeMap<&'static str, Vec<Operation>> = BTreeMap::new();
     for operation in operations {
         by_path.entry(operation.path).or_default().push(operation);
@@ -26,7 +26,7 @@ pub(crate) fn router(operations: Vec<Operation>, shared: Arc<Shared>) -> Router 
     let mut router = Router::new();
     for (path, operations) in by_path {
         let route = Arc::new(Route::new(path, operations));
-        let shared = Arc::clone(&shared);
+        let shared = Arc::clone(shared);
         let answer = any({
             let route = Arc::clone(&route);
             move |request: Request| {

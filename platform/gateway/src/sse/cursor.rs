@@ -20,6 +20,7 @@ const ID_CHARS_MAX: usize = (1 + 4 + 10 + 10 + STREAMS_MAX * (8 + 5 + 5 + 10)) *
 
 /// One attempt at a step, within a workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::struct_field_names)] // it is the number of the attempt, as in the API
 pub(crate) struct Attempt {
     pub(crate) task: TaskId,
     pub(crate) step: u32,

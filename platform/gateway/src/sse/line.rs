@@ -15,12 +15,12 @@ pub(crate) const fn stream_name(stream: OutputStream) -> &'static str {
 }
 
 /// A chunk as it is written in NDJSON and events.
-pub(crate) fn line(chunk: Chunk) -> OutputLine {
-    let (text, base64) = match String::from_utf8(chunk.data.to_vec()) {
-        Ok(text) => (Some(text), None),
-        Err(error) => (
+pub(crate) fn line(chunk: &Chunk) -> OutputLine {
+    let (text, base64) = match std::str::from_utf8(&chunk.data) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (
             None,
-            Some(base64::engine::general_purpose::STANDARD.encode(error.as_bytes())),
+            Some(base64::engine::general_purpose::STANDARD.encode(&chunk.data)),
         ),
     };
     OutputLine {

@@ -47,7 +47,7 @@ impl OutputReader {
                 .watch
                 .shared
                 .backend
-                .output(self.key.clone(), self.after, OUTPUT_PAGE_BYTES)
+                .output(self.key, self.after, OUTPUT_PAGE_BYTES)
                 .await
                 .map_err(|refusal| Stop::Problem(refusal.into()))?;
             self.finished = page.finished;

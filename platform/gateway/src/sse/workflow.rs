@@ -17,6 +17,10 @@ use crate::problem::Problem;
 /// Records that one read brings.
 const RECORDS_PAGE: usize = 64;
 
+/// Pages of output that are sent before records are looked for again, though nothing woke the reader: a loud attempt does not delay them for long, and a
+/// read of records is not paid for every page.
+const OUTPUT_PAGES_MAX: u32 = 16;
+
 /// Records that one read brings when nothing is sent, only remembered.
 const REPLAY_PAGE: usize = 500;
 
@@ -54,6 +58,8 @@ pub(crate) struct WorkflowReader {
     served: Option<Attempt>,
     names: HashMap<TaskId, TaskNames>,
     records: VecDeque<EventView>,
+    /// Pages of output that may be sent before records are read again; 0 while there may be more records.
+    output_pages: u32,
     frames: VecDeque<Event>,
     ended: bool,
     done: bool,
@@ -89,6 +95,7 @@ impl WorkflowReader {
             served: None,
             names,
             records: VecDeque::new(),
+            output_pages: 0,
             frames: VecDeque::from([opening_event()]),
             ended: false,
             done: false,
@@ -150,15 +157,19 @@ impl WorkflowReader {
     /// Reads what comes next and makes frames of it; may wait, and may make none.
     async fn fill(&mut self) -> Result<(), Stop> {
         self.watch.check().await?;
-        if self.records.is_empty() {
+        if self.records.is_empty() && self.output_pages == 0 {
+            let (tenant, position) = (self.watch.key.tenant, self.cursor.position);
             let page = self
                 .watch
                 .shared
                 .backend
-                .events(self.watch.key.tenant, self.workflow, self.cursor.position, RECORDS_PAGE)
+                .events(tenant, self.workflow, position, RECORDS_PAGE)
                 .await;
             self.records
                 .extend(page.map_err(|refusal| Stop::Problem(refusal.into()))?);
+            if self.records.is_empty() {
+                self.output_pages = OUTPUT_PAGES_MAX;
+            }
         }
         if let Some(record) = self.records.front() {
             // All output of an attempt goes before the record of its end.
@@ -176,12 +187,14 @@ impl WorkflowReader {
             return Ok(());
         }
         if self.with_output && self.send_some_output().await? {
+            self.output_pages -= 1;
             return Ok(());
         }
         if self.ended {
             self.send_end().await?;
             return Ok(());
         }
+        self.output_pages = 0;
         self.watch.wait().await
     }
 
@@ -270,7 +283,7 @@ impl WorkflowReader {
         }
         for chunk in page.chunks {
             self.cursor.set_sent(attempt, chunk.seq);
-            let mut line = line::line(chunk);
+            let mut line = line::line(&chunk);
             let names = self.names.get(&attempt.task);
             line.task = names.map(|names| names.name.clone());
             line.step = names.and_then(|names| names.steps.get(attempt.step as usize)).cloned();
