@@ -128,7 +128,12 @@ pub struct RetryDef {
 
 impl Default for RetryDef {
     fn default() -> Self {
-        Self { attempts: 1, backoff_ms: 1_000, factor: 2.0, max_backoff_ms: 60_000 }
+        Self {
+            attempts: 1,
+            backoff_ms: 1_000,
+            factor: 2.0,
+            max_backoff_ms: 60_000,
+        }
     }
 }
 

@@ -56,8 +56,15 @@ impl Node {
         let mut mark = self.mark;
         for segment in path {
             let next = match &node.kind {
-                Kind::Map(entries) => entries.iter().find(|entry| entry.key == *segment).map(|entry| (&entry.value, entry.key_mark)),
-                Kind::List(items) => segment.parse::<usize>().ok().and_then(|index| items.get(index)).map(|item| (item, item.mark)),
+                Kind::Map(entries) => entries
+                    .iter()
+                    .find(|entry| entry.key == *segment)
+                    .map(|entry| (&entry.value, entry.key_mark)),
+                Kind::List(items) => segment
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get(index))
+                    .map(|item| (item, item.mark)),
                 _ => None,
             };
             let Some((value, fallback)) = next else { break };
@@ -69,11 +76,16 @@ impl Node {
 
     /// Where the key at the end of a path stands; the value's place when it is not in a map.
     pub(super) fn key_mark_of(&self, path: &[String]) -> Mark {
-        let Some((last, parents)) = path.split_last() else { return self.mark };
+        let Some((last, parents)) = path.split_last() else {
+            return self.mark;
+        };
         let mut node = self;
         for segment in parents {
             let next = match &node.kind {
-                Kind::Map(entries) => entries.iter().find(|entry| entry.key == *segment).map(|entry| &entry.value),
+                Kind::Map(entries) => entries
+                    .iter()
+                    .find(|entry| entry.key == *segment)
+                    .map(|entry| &entry.value),
                 Kind::List(items) => segment.parse::<usize>().ok().and_then(|index| items.get(index)),
                 _ => None,
             };
@@ -81,7 +93,10 @@ impl Node {
             node = value;
         }
         match &node.kind {
-            Kind::Map(entries) => entries.iter().find(|entry| entry.key == *last).map_or(node.mark, |entry| entry.key_mark),
+            Kind::Map(entries) => entries
+                .iter()
+                .find(|entry| entry.key == *last)
+                .map_or(node.mark, |entry| entry.key_mark),
             _ => self.mark_of(path),
         }
     }
@@ -109,7 +124,12 @@ impl Node {
             Kind::Float(value) => serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number),
             Kind::Text(value) => Value::String(value.clone()),
             Kind::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
-            Kind::Map(entries) => Value::Object(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect()),
+            Kind::Map(entries) => Value::Object(
+                entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.to_json()))
+                    .collect(),
+            ),
         }
     }
 }
@@ -120,7 +140,10 @@ impl Node {
 /// One issue, with its place where there is one: too large, not text, not YAML, too deep, repeated keys, more than one document, nothing in it.
 pub(super) fn parse(source: &[u8]) -> Result<Node, Issue> {
     if source.len() > DEFINITION_BYTES_MAX {
-        let message = format!("the definition is {} bytes long; at most {DEFINITION_BYTES_MAX} are allowed", source.len());
+        let message = format!(
+            "the definition is {} bytes long; at most {DEFINITION_BYTES_MAX} are allowed",
+            source.len()
+        );
         return Err(at(message, &[], Mark::UNKNOWN));
     }
     let text = match std::str::from_utf8(source) {
@@ -130,8 +153,14 @@ pub(super) fn parse(source: &[u8]) -> Result<Node, Issue> {
             return Err(at("the definition is not UTF-8 text".to_owned(), &[], mark));
         }
     };
-    if let Some((offset, character)) = text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
-        let message = format!("the definition holds the control character U+{:04X}; it has to be text", u32::from(character));
+    if let Some((offset, character)) = text
+        .char_indices()
+        .find(|(_, c)| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}'))
+    {
+        let message = format!(
+            "the definition holds the control character U+{:04X}; it has to be text",
+            u32::from(character)
+        );
         return Err(at(message, &[], Mark::of_offset(text.as_bytes(), offset)));
     }
     let options = serde_saphyr::options! {
@@ -178,12 +207,21 @@ fn sentence(error: &serde_saphyr::Error) -> String {
     match original {
         Error::DuplicateMappingKey { key: Some(key), .. } => return format!("the field `{key}` is given twice"),
         Error::DuplicateMappingKey { key: None, .. } => return "a field is given twice".to_owned(),
-        Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+        Error::MultipleDocuments { .. }
+        | Error::Budget {
+            breach: BudgetBreach::Documents { .. },
+            ..
+        } => {
             return "the text holds more than one document; a definition is one".to_owned();
         }
-        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => return format!("maps and lists are nested more than {DEPTH_MAX} deep"),
+        Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => return format!("maps and lists are nested more than {DEPTH_MAX} deep"),
         Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
-            return format!("the definition is too large once its aliases are filled in: at most {NODES_MAX} values and {SCALAR_BYTES_MAX} bytes of text");
+            return format!(
+                "the definition is too large once its aliases are filled in: at most {NODES_MAX} values and {SCALAR_BYTES_MAX} bytes of text"
+            );
         }
         _ => {}
     }
@@ -192,19 +230,28 @@ fn sentence(error: &serde_saphyr::Error) -> String {
     if first.contains("recursion limit") {
         return format!("maps and lists are nested more than {DEPTH_MAX} deep");
     }
-    let cut = first.rfind(" at line ").filter(|_| error.location().is_some()).map_or(first, |end| &first[..end]);
+    let cut = first
+        .rfind(" at line ")
+        .filter(|_| error.location().is_some())
+        .map_or(first, |end| &first[..end]);
     format!("not valid YAML: {}", cut.trim_start_matches("error: "))
 }
 
 fn mark(location: Location) -> Mark {
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    Mark { line: number(location.line()), column: number(location.column()) }
+    Mark {
+        line: number(location.line()),
+        column: number(location.column()),
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Kind>::deserialize(deserializer)?;
-        Ok(Self { mark: mark(spanned.referenced), kind: spanned.value })
+        Ok(Self {
+            mark: mark(spanned.referenced),
+            kind: spanned.value,
+        })
     }
 }
 
@@ -257,7 +304,11 @@ impl<'de> Visitor<'de> for KindVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Kind, E> {
-        if value.is_finite() { Ok(Kind::Float(value)) } else { Err(E::custom("a number has to be finite")) }
+        if value.is_finite() {
+            Ok(Kind::Float(value))
+        } else {
+            Err(E::custom("a number has to be finite"))
+        }
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Kind, E> {
@@ -280,7 +331,11 @@ impl<'de> Visitor<'de> for KindVisitor {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<Key>>()? {
             let value = map.next_value::<Node>()?;
-            entries.push(Entry { key_mark: mark(key.referenced), key: key.value.0, value });
+            entries.push(Entry {
+                key_mark: mark(key.referenced),
+                key: key.value.0,
+                value,
+            });
         }
         Ok(Kind::Map(entries))
     }

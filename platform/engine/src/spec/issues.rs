@@ -22,11 +22,17 @@ impl Mark {
     /// Place of a byte offset. The text before it has to be UTF-8.
     pub(super) fn of_offset(source: &[u8], offset: usize) -> Self {
         let before = &source[..offset.min(source.len())];
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position + 1);
+        let line_start = before
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |position| position + 1);
         let lines = before.iter().filter(|byte| **byte == b'\n').count();
         let columns = String::from_utf8_lossy(&before[line_start..]).chars().count();
         let number = |value: usize| u32::try_from(value.saturating_add(1)).unwrap_or(u32::MAX);
-        Self { line: number(lines), column: number(columns) }
+        Self {
+            line: number(lines),
+            column: number(columns),
+        }
     }
 }
 
@@ -42,7 +48,9 @@ pub(super) fn at(message: String, path: &[String], mark: Mark) -> Issue {
 
 /// JSON pointer of a path.
 pub(super) fn pointer(path: &[String]) -> String {
-    path.iter().map(|segment| format!("/{}", segment.replace('~', "~0").replace('/', "~1"))).collect()
+    path.iter()
+        .map(|segment| format!("/{}", segment.replace('~', "~0").replace('/', "~1")))
+        .collect()
 }
 
 /// Sorts by place, drops repeated ones, and bounds their number.
@@ -73,8 +81,15 @@ pub(super) fn near<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
     let mut found: Vec<(usize, &str)> = candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= 128)
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= allowed || (lower.len() >= 3 && candidate.to_lowercase().starts_with(&lower)))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= allowed || (lower.len() >= 3 && candidate.to_lowercase().starts_with(&lower))
+        })
         .collect();
     found.sort();
     found.dedup();
@@ -83,5 +98,7 @@ pub(super) fn near<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>
 
 /// ": did you mean `x`?" or nothing.
 pub(super) fn hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, candidates).map(|candidate| format!("; did you mean `{candidate}`?")).unwrap_or_default()
+    nearest(word, candidates)
+        .map(|candidate| format!("; did you mean `{candidate}`?"))
+        .unwrap_or_default()
 }

@@ -25,26 +25,50 @@ fn validator(schema: &Value) -> Result<Validator, String> {
 /// What is wrong with the schema of one parameter: places below it and sentences.
 pub(super) fn check_schema(schema: &Value) -> Vec<(Vec<String>, String)> {
     let Some(fields) = schema.as_object() else {
-        return vec![(Vec::new(), "a parameter is described by a map, such as {type: string}".to_owned())];
+        return vec![(
+            Vec::new(),
+            "a parameter is described by a map, such as {type: string}".to_owned(),
+        )];
     };
     if let Some(place) = reference_in(schema) {
         return vec![(place, "`$ref` is not supported in parameters".to_owned())];
     }
     const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "array", "object", "null"];
-    if let Some(name) = fields.get("type").and_then(Value::as_str).filter(|name| !TYPES.contains(name)) {
-        let message = format!("`{}` is no type; it is one of {}{}", shortened(name), TYPES.join(", "), hint(name, TYPES));
+    if let Some(name) = fields
+        .get("type")
+        .and_then(Value::as_str)
+        .filter(|name| !TYPES.contains(name))
+    {
+        let message = format!(
+            "`{}` is no type; it is one of {}{}",
+            shortened(name),
+            TYPES.join(", "),
+            hint(name, TYPES)
+        );
         return vec![(vec!["type".to_owned()], message)];
     }
     if let Err(error) = jsonschema::draft202012::meta::validate(schema) {
-        let place = error.instance_path().to_string().split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
+        let place = error
+            .instance_path()
+            .to_string()
+            .split('/')
+            .skip(1)
+            .map(|part| part.replace("~1", "/").replace("~0", "~"))
+            .collect();
         return vec![(place, format!("not a valid JSON Schema: {error}"))];
     }
     let validator = match validator(schema) {
         Ok(validator) => validator,
         Err(message) => return vec![(Vec::new(), format!("not a valid JSON Schema: {message}"))],
     };
-    match fields.get("default").map(|default| (default, validator.validate(default))) {
-        Some((_, Err(error))) => vec![(vec!["default".to_owned()], format!("the default does not match the schema: {error}"))],
+    match fields
+        .get("default")
+        .map(|default| (default, validator.validate(default)))
+    {
+        Some((_, Err(error))) => vec![(
+            vec!["default".to_owned()],
+            format!("the default does not match the schema: {error}"),
+        )],
         _ => Vec::new(),
     }
 }
@@ -57,9 +81,18 @@ fn reference_in(schema: &Value) -> Option<Vec<String>> {
                 return Some(vec![key.to_owned()]);
             }
             // Values are data there, whatever they look like.
-            Box::new(map.iter().filter(|(key, _)| !["default", "const", "enum", "examples"].contains(&key.as_str())).map(|(key, value)| (key.clone(), value)))
+            Box::new(
+                map.iter()
+                    .filter(|(key, _)| !["default", "const", "enum", "examples"].contains(&key.as_str()))
+                    .map(|(key, value)| (key.clone(), value)),
+            )
         }
-        Value::Array(items) => Box::new(items.iter().enumerate().map(|(index, value)| (index.to_string(), value))),
+        Value::Array(items) => Box::new(
+            items
+                .iter()
+                .enumerate()
+                .map(|(index, value)| (index.to_string(), value)),
+        ),
         _ => return None,
     };
     children.into_iter().find_map(|(key, value)| {
@@ -72,8 +105,15 @@ fn reference_in(schema: &Value) -> Option<Vec<String>> {
 
 /// The schema of all parameters together.
 pub(super) fn object_schema(parameters: &IndexMap<String, Value>) -> Value {
-    let required: Vec<&String> = parameters.iter().filter(|(_, schema)| schema.get("default").is_none()).map(|(name, _)| name).collect();
-    let properties: Map<String, Value> = parameters.iter().map(|(name, schema)| (name.clone(), schema.clone())).collect();
+    let required: Vec<&String> = parameters
+        .iter()
+        .filter(|(_, schema)| schema.get("default").is_none())
+        .map(|(name, _)| name)
+        .collect();
+    let properties: Map<String, Value> = parameters
+        .iter()
+        .map(|(name, schema)| (name.clone(), schema.clone()))
+        .collect();
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
@@ -84,7 +124,11 @@ pub(super) fn object_schema(parameters: &IndexMap<String, Value>) -> Value {
 /// Every parameter that is unknown, missing, too large or does not match its schema.
 pub fn check_parameters(definition: &Definition, given: Map<String, Value>) -> Result<Map<String, Value>, Vec<Issue>> {
     let empty = Map::new();
-    let properties = definition.parameters.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let properties = definition
+        .parameters
+        .get("properties")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
     let mut issues: Vec<Issue> = Vec::new();
     let mut complain = |name: &str, message: String| issues.push(at(message, &[name.to_owned()], Mark::UNKNOWN));
     for name in given.keys().filter(|name| !properties.contains_key(*name)) {
@@ -101,7 +145,11 @@ pub fn check_parameters(definition: &Definition, given: Map<String, Value>) -> R
                 values.insert(name.clone(), default.clone());
             }
             (None, None) => {
-                let description = schema.get("description").and_then(Value::as_str).map(|text| format!(" ({text})")).unwrap_or_default();
+                let description = schema
+                    .get("description")
+                    .and_then(Value::as_str)
+                    .map(|text| format!(" ({text})"))
+                    .unwrap_or_default();
                 complain(name, format!("the parameter `{name}`{description} is required"));
             }
         }
@@ -122,7 +170,11 @@ pub fn check_parameters(definition: &Definition, given: Map<String, Value>) -> R
             }
         }
     }
-    if issues.is_empty() { Ok(values) } else { Err(tidy(issues)) }
+    if issues.is_empty() {
+        Ok(values)
+    } else {
+        Err(tidy(issues))
+    }
 }
 
 /// A value as its schema wants it.
@@ -158,13 +210,27 @@ fn read(schema: &Value, value: &Value) -> Value {
 fn sentence(error: &jsonschema::ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::Enum { options } => {
-            let listed = options.as_array().into_iter().flatten().map(Value::to_string).collect::<Vec<_>>().join(", ");
-            format!("{} is not one of {}", shortened(&error.instance().to_string()), shortened(&listed))
+            let listed = options
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(Value::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            format!(
+                "{} is not one of {}",
+                shortened(&error.instance().to_string()),
+                shortened(&listed)
+            )
         }
         _ => error.masked_with(shortened(&error.instance().to_string())).to_string(),
     }
 }
 
 fn shortened(text: &str) -> String {
-    if text.chars().count() <= 200 { text.to_owned() } else { format!("{}...", text.chars().take(197).collect::<String>()) }
+    if text.chars().count() <= 200 {
+        text.to_owned()
+    } else {
+        format!("{}...", text.chars().take(197).collect::<String>())
+    }
 }

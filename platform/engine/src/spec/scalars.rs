@@ -19,8 +19,12 @@ fn pattern(text: &str) -> Regex {
 /// Milliseconds of a duration.
 pub(super) fn duration_ms(value: &Duration) -> Result<u64, String> {
     match value {
-        Duration::Seconds(seconds) => seconds.checked_mul(1_000).ok_or_else(|| format!("{seconds} seconds are too long")),
-        Duration::Fraction(seconds) => millis(*seconds, 1_000.0).ok_or_else(|| format!("{seconds} seconds is no duration")),
+        Duration::Seconds(seconds) => seconds
+            .checked_mul(1_000)
+            .ok_or_else(|| format!("{seconds} seconds are too long")),
+        Duration::Fraction(seconds) => {
+            millis(*seconds, 1_000.0).ok_or_else(|| format!("{seconds} seconds is no duration"))
+        }
         Duration::Text(text) => duration_text(text.trim()),
     }
 }
@@ -40,7 +44,9 @@ fn duration_text(text: &str) -> Result<u64, String> {
             _ => 86_400_000.0,
         };
         let number: f64 = parts[1].parse().map_err(|_| wrong())?;
-        total = millis(number, unit).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        total = millis(number, unit)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
         rest = &rest[parts[0].len()..];
     }
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
@@ -64,7 +70,11 @@ pub(super) fn size_bytes(value: &Size) -> Result<u64, String> {
     let parts = SIZE.captures(text).ok_or_else(wrong)?;
     let unit = parts.get(2).map_or("", |unit| unit.as_str()).to_ascii_lowercase();
     // K is 1024 as in `docker run -m`; only the spelt-out KB is 1000.
-    let base: f64 = if unit.len() == 2 && unit.ends_with('b') { 1_000.0 } else { 1_024.0 };
+    let base: f64 = if unit.len() == 2 && unit.ends_with('b') {
+        1_000.0
+    } else {
+        1_024.0
+    };
     let power = match unit.bytes().next() {
         Some(b'k') => 1,
         Some(b'm') => 2,
@@ -79,13 +89,25 @@ pub(super) fn size_bytes(value: &Size) -> Result<u64, String> {
 /// Thousandths of a core.
 pub(super) fn cpu_millis(value: &Cpu) -> Result<u64, String> {
     match value {
-        Cpu::Cores(cores) => cores.checked_mul(1_000).ok_or_else(|| format!("{cores} cores are too many")),
+        Cpu::Cores(cores) => cores
+            .checked_mul(1_000)
+            .ok_or_else(|| format!("{cores} cores are too many")),
         Cpu::Fraction(cores) => millis(*cores, 1_000.0).ok_or_else(|| format!("{cores} is no number of cores")),
         Cpu::Text(text) => {
-            let wrong = || format!("`{text}` is no amount of CPU; write cores (2, 0.5) or thousandths of a core (500m)");
-            let (number, unit) = text.trim().strip_suffix('m').map_or((text.trim(), 1_000.0), |number| (number, 1.0));
-            let plain = !number.is_empty() && number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-            plain.then(|| number.parse::<f64>().ok()).flatten().and_then(|number| millis(number, unit)).ok_or_else(wrong)
+            let wrong =
+                || format!("`{text}` is no amount of CPU; write cores (2, 0.5) or thousandths of a core (500m)");
+            let (number, unit) = text
+                .trim()
+                .strip_suffix('m')
+                .map_or((text.trim(), 1_000.0), |number| (number, 1.0));
+            let plain = !number.is_empty()
+                && number.len() <= 15
+                && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            plain
+                .then(|| number.parse::<f64>().ok())
+                .flatten()
+                .and_then(|number| millis(number, unit))
+                .ok_or_else(wrong)
         }
     }
 }
@@ -96,15 +118,22 @@ pub(super) fn name(text: &str, dots: bool) -> Result<(), String> {
         return Err("a name is empty".to_owned());
     }
     if text.len() > NAME_BYTES_MAX {
-        return Err(format!("a name of {} bytes is too long; at most {NAME_BYTES_MAX} are allowed", text.len()));
+        return Err(format!(
+            "a name of {} bytes is too long; at most {NAME_BYTES_MAX} are allowed",
+            text.len()
+        ));
     }
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' || (dots && byte == b'.'));
+    let rest = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' || (dots && byte == b'.'));
     if first && rest {
         return Ok(());
     }
     let marks = if dots { "`.`, `_` and `-`" } else { "`_` and `-`" };
-    Err(format!("`{text}` is no name; a name is made of letters, digits, {marks}, and begins with a letter or digit"))
+    Err(format!(
+        "`{text}` is no name; a name is made of letters, digits, {marks}, and begins with a letter or digit"
+    ))
 }
 
 /// A name that templates and environments can use.
@@ -113,7 +142,9 @@ pub(super) fn identifier(text: &str) -> Result<(), String> {
     if IDENTIFIER.is_match(text) && text.len() <= NAME_BYTES_MAX {
         return Ok(());
     }
-    Err(format!("`{text}` is no name here; it is made of letters, digits and `_`, does not begin with a digit, and has at most {NAME_BYTES_MAX} bytes"))
+    Err(format!(
+        "`{text}` is no name here; it is made of letters, digits and `_`, does not begin with a digit, and has at most {NAME_BYTES_MAX} bytes"
+    ))
 }
 
 /// The name of an environment variable that a step may set.
@@ -137,7 +168,10 @@ pub(super) fn image(text: &str) -> Result<(), String> {
     if text.len() <= TEXT_BYTES_MAX && IMAGE.is_match(text) {
         return Ok(());
     }
-    Err(format!("`{}` is no image; write name, name:tag, registry/name:tag or name@sha256:<64 hexadecimal digits>", shortened(text)))
+    Err(format!(
+        "`{}` is no image; write name, name:tag, registry/name:tag or name@sha256:<64 hexadecimal digits>",
+        shortened(text)
+    ))
 }
 
 /// A relative path without `..`: where inputs go.
@@ -156,7 +190,9 @@ pub(super) fn relative_path(text: &str) -> Result<(), String> {
 pub(super) fn workdir(text: &str) -> Result<(), String> {
     bounded(text, "directory")?;
     if text.split('/').any(|part| part == "..") {
-        return Err(format!("`{text}` has `..`, which is not allowed in a working directory"));
+        return Err(format!(
+            "`{text}` has `..`, which is not allowed in a working directory"
+        ));
     }
     Ok(())
 }
@@ -165,10 +201,14 @@ pub(super) fn workdir(text: &str) -> Result<(), String> {
 pub(super) fn glob(text: &str) -> Result<(), String> {
     bounded(text, "glob")?;
     if text.starts_with('/') {
-        return Err(format!("the glob `{text}` is absolute; globs are relative to the workspace"));
+        return Err(format!(
+            "the glob `{text}` is absolute; globs are relative to the workspace"
+        ));
     }
     if text.split('/').any(|part| part == "..") {
-        return Err(format!("the glob `{text}` has `..`; artifacts come from the workspace only"));
+        return Err(format!(
+            "the glob `{text}` has `..`; artifacts come from the workspace only"
+        ));
     }
     globset::GlobBuilder::new(text)
         .literal_separator(true)
@@ -179,7 +219,12 @@ pub(super) fn glob(text: &str) -> Result<(), String> {
 
 /// A directory name for one of several trees.
 pub(super) fn mount(text: &str) -> Result<(), String> {
-    name(text, true).map_err(|_| format!("`{}` is no directory name; use letters, digits, `.`, `_` and `-`", shortened(text)))
+    name(text, true).map_err(|_| {
+        format!(
+            "`{}` is no directory name; use letters, digits, `.`, `_` and `-`",
+            shortened(text)
+        )
+    })
 }
 
 /// A git remote without template. What a node may reach is decided by its allow-list; this refuses what no node may.
@@ -189,11 +234,15 @@ pub(super) fn git_remote(text: &str) -> Result<(), String> {
         return Err(format!("`{}` is no git remote", shortened(text)));
     }
     if let Some((helper, _)) = text.split_once("::") {
-        return Err(format!("the git remote begins with `{helper}::`; remote helpers run commands and are refused"));
+        return Err(format!(
+            "the git remote begins with `{helper}::`; remote helpers run commands and are refused"
+        ));
     }
     match text.split_once("://") {
         Some(("https" | "http" | "ssh" | "git", rest)) if !rest.is_empty() => Ok(()),
-        Some((scheme, _)) => Err(format!("git over `{scheme}://` is refused; use https, ssh, git, or an allow-listed local path")),
+        Some((scheme, _)) => Err(format!(
+            "git over `{scheme}://` is refused; use https, ssh, git, or an allow-listed local path"
+        )),
         None => Ok(()),
     }
 }
@@ -208,8 +257,14 @@ pub(super) fn git_ref(text: &str) -> Result<(), String> {
         || text.contains("..")
         || text.contains("@{")
         || text.contains("//")
-        || text.chars().any(|c| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c));
-    if wrong { Err(format!("`{}` is no branch, tag or commit", shortened(text))) } else { Ok(()) }
+        || text
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c));
+    if wrong {
+        Err(format!("`{}` is no branch, tag or commit", shortened(text)))
+    } else {
+        Ok(())
+    }
 }
 
 fn bounded(text: &str, what: &str) -> Result<(), String> {
@@ -217,7 +272,10 @@ fn bounded(text: &str, what: &str) -> Result<(), String> {
         return Err(format!("the {what} is empty"));
     }
     if text.len() > TEXT_BYTES_MAX {
-        return Err(format!("the {what} has {} bytes; at most {TEXT_BYTES_MAX} are allowed", text.len()));
+        return Err(format!(
+            "the {what} has {} bytes; at most {TEXT_BYTES_MAX} are allowed",
+            text.len()
+        ));
     }
     if text.contains('\0') {
         return Err(format!("the {what} holds a NUL character"));
@@ -227,5 +285,9 @@ fn bounded(text: &str, what: &str) -> Result<(), String> {
 
 /// A text for a sentence.
 fn shortened(text: &str) -> String {
-    if text.chars().count() <= 80 { text.to_owned() } else { format!("{}...", text.chars().take(77).collect::<String>()) }
+    if text.chars().count() <= 80 {
+        text.to_owned()
+    } else {
+        format!("{}...", text.chars().take(77).collect::<String>())
+    }
 }

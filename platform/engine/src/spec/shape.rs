@@ -12,7 +12,10 @@ use crate::api::Issue;
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let settings = schemars::generate::SchemaSettings::draft2020_12();
-    let mut schema = settings.into_generator().into_root_schema_for::<WorkflowSource>().to_value();
+    let mut schema = settings
+        .into_generator()
+        .into_root_schema_for::<WorkflowSource>()
+        .to_value();
     if let Some(object) = schema.as_object_mut() {
         object.insert("$id".to_owned(), Value::from("/api/v1/schemas/workflow"));
     }
@@ -28,7 +31,10 @@ pub fn schema() -> Value {
 
 /// Every place where the document's shape is wrong.
 pub(super) fn check(root: &Node) -> Vec<Issue> {
-    let mut walk = Walk { issues: Vec::new(), path: Vec::new() };
+    let mut walk = Walk {
+        issues: Vec::new(),
+        path: Vec::new(),
+    };
     walk.node(&SCHEMA, root);
     walk.issues
 }
@@ -45,18 +51,45 @@ impl Walk {
 
     fn node(&mut self, schema: &Value, node: &Node) {
         let branches = branches(schema);
-        let fitting: Vec<&Map<String, Value>> = branches.iter().copied().filter(|branch| accepts(branch, &node.kind)).collect();
+        let fitting: Vec<&Map<String, Value>> = branches
+            .iter()
+            .copied()
+            .filter(|branch| accepts(branch, &node.kind))
+            .collect();
         let Some(branch) = fitting.first() else {
-            let mut expected: Vec<&str> = branches.iter().flat_map(|branch| types(branch)).filter(|name| *name != "nothing").collect();
+            let mut expected: Vec<&str> = branches
+                .iter()
+                .flat_map(|branch| types(branch))
+                .filter(|name| *name != "nothing")
+                .collect();
             expected.dedup();
             let mut seen: Vec<&str> = Vec::new();
-            expected.retain(|name| !seen.contains(name) && { seen.push(name); true });
+            expected.retain(|name| {
+                !seen.contains(name) && {
+                    seen.push(name);
+                    true
+                }
+            });
             let message = match node.kind {
-                Kind::Int(value) if value < 0 && expected.contains(&"a whole number") => format!("{} cannot be negative", self.subject()),
-                _ => format!("{} is {}; it takes {}", self.subject(), node.type_name(), expected.join(" or ")),
+                Kind::Int(value) if value < 0 && expected.contains(&"a whole number") => {
+                    format!("{} cannot be negative", self.subject())
+                }
+                _ => format!(
+                    "{} is {}; it takes {}",
+                    self.subject(),
+                    node.type_name(),
+                    expected.join(" or ")
+                ),
             };
             let quotes = matches!(node.kind, Kind::Float(_)) && expected.contains(&"a text");
-            return self.complain(if quotes { format!("{message}: put it in quotes") } else { message }, node);
+            return self.complain(
+                if quotes {
+                    format!("{message}: put it in quotes")
+                } else {
+                    message
+                },
+                node,
+            );
         };
         match &node.kind {
             Kind::Map(entries) => self.map(branch, node, entries),
@@ -83,7 +116,11 @@ impl Walk {
             match (properties.get(&entry.key), additional) {
                 (Some(property), _) => self.node(property, &entry.value),
                 (None, Some(Value::Bool(false))) => {
-                    let mut message = format!("unknown field `{}`{}", entry.key, hint(&entry.key, properties.keys().map(String::as_str)));
+                    let mut message = format!(
+                        "unknown field `{}`{}",
+                        entry.key,
+                        hint(&entry.key, properties.keys().map(String::as_str))
+                    );
                     if !message.contains("did you mean") {
                         let names: Vec<&str> = properties.keys().map(String::as_str).collect();
                         message = format!("{message}; known here: {}", names.join(", "));
@@ -95,7 +132,13 @@ impl Walk {
             }
             self.path.pop();
         }
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !entries.iter().any(|entry| entry.key == name) {
                 let message = format!("{} lacks the field `{name}`", self.subject());
                 self.complain(message, node);
@@ -113,7 +156,12 @@ impl Walk {
             allowed.extend(words);
         }
         if !allowed.contains(&text) {
-            let message = format!("{} cannot be `{text}`; it is one of {}{}", self.subject(), allowed.join(", "), hint(text, allowed.iter().copied()));
+            let message = format!(
+                "{} cannot be `{text}`; it is one of {}{}",
+                self.subject(),
+                allowed.join(", "),
+                hint(text, allowed.iter().copied())
+            );
             self.complain(message, node);
         }
     }
@@ -122,10 +170,15 @@ impl Walk {
     fn subject(&self) -> String {
         match self.path.last() {
             None => "the definition".to_owned(),
-            Some(last) if last.bytes().all(|byte| byte.is_ascii_digit()) => match self.path.len().checked_sub(2).map(|index| &self.path[index]) {
-                Some(parent) => format!("item {} of `{parent}`", last.parse::<usize>().map_or(0, |index| index.saturating_add(1))),
-                None => format!("item {last}"),
-            },
+            Some(last) if last.bytes().all(|byte| byte.is_ascii_digit()) => {
+                match self.path.len().checked_sub(2).map(|index| &self.path[index]) {
+                    Some(parent) => format!(
+                        "item {} of `{parent}`",
+                        last.parse::<usize>().map_or(0, |index| index.saturating_add(1))
+                    ),
+                    None => format!("item {last}"),
+                }
+            }
             Some(last) => format!("`{last}`"),
         }
     }
@@ -134,10 +187,16 @@ impl Walk {
 /// The alternatives of a schema, references followed. `true` and an empty schema accept anything.
 fn branches(schema: &Value) -> Vec<&Map<String, Value>> {
     static ANYTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
-    let Some(object) = schema.as_object() else { return vec![&ANYTHING] };
+    let Some(object) = schema.as_object() else {
+        return vec![&ANYTHING];
+    };
     if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
         // References are within our own schema: `#/$defs/Name`.
-        return reference.strip_prefix('#').and_then(|pointer| SCHEMA.pointer(pointer)).map(branches).unwrap_or_default();
+        return reference
+            .strip_prefix('#')
+            .and_then(|pointer| SCHEMA.pointer(pointer))
+            .map(branches)
+            .unwrap_or_default();
     }
     for keyword in ["anyOf", "oneOf"] {
         if let Some(list) = object.get(keyword).and_then(Value::as_array) {
@@ -168,12 +227,17 @@ fn types(schema: &Map<String, Value>) -> Vec<&'static str> {
 
 fn accepts(schema: &Map<String, Value>, kind: &Kind) -> bool {
     let types = types(schema);
-    let non_negative = schema.get("minimum").and_then(Value::as_f64).is_some_and(|minimum| minimum >= 0.0);
+    let non_negative = schema
+        .get("minimum")
+        .and_then(Value::as_f64)
+        .is_some_and(|minimum| minimum >= 0.0);
     types.is_empty()
         || match kind {
             Kind::Null => types.contains(&"nothing"),
             Kind::Bool(_) => types.contains(&"true or false"),
-            Kind::Int(value) => (types.contains(&"a whole number") || types.contains(&"a number")) && !(non_negative && *value < 0),
+            Kind::Int(value) => {
+                (types.contains(&"a whole number") || types.contains(&"a number")) && !(non_negative && *value < 0)
+            }
             Kind::BigInt(_) => types.contains(&"a whole number") || types.contains(&"a number"),
             Kind::Float(_) => types.contains(&"a number"),
             Kind::Text(_) => types.contains(&"a text"),

@@ -44,9 +44,14 @@ pub fn compile(source: &[u8]) -> Result<Compiled, Vec<Issue>> {
     if !shape.is_empty() {
         return Err(tidy(shape));
     }
-    let workflow: WorkflowSource = serde_json::from_value(root.to_json()).map_err(|error| vec![at(error.to_string(), &[], Mark::UNKNOWN)])?;
+    let workflow: WorkflowSource =
+        serde_json::from_value(root.to_json()).map_err(|error| vec![at(error.to_string(), &[], Mark::UNKNOWN)])?;
     let text = String::from_utf8_lossy(source);
-    let mut check = Check { root: &root, lines: text.lines().collect(), issues: Vec::new() };
+    let mut check = Check {
+        root: &root,
+        lines: text.lines().collect(),
+        issues: Vec::new(),
+    };
     let definition = check.workflow(&workflow);
     if !check.issues.is_empty() {
         return Err(tidy(check.issues));
@@ -54,7 +59,11 @@ pub fn compile(source: &[u8]) -> Result<Compiled, Vec<Issue>> {
     let json = serde_json::to_vec(&definition).map_err(|error| vec![at(error.to_string(), &[], Mark::UNKNOWN)])?;
     // Aliases and defaults may repeat what the source says once; the compiled form is what the journal keeps.
     if json.len() > 4 * DEFINITION_BYTES_MAX {
-        let message = format!("with defaults and aliases filled in, the definition has {} bytes; at most {} are allowed", json.len(), 4 * DEFINITION_BYTES_MAX);
+        let message = format!(
+            "with defaults and aliases filled in, the definition has {} bytes; at most {} are allowed",
+            json.len(),
+            4 * DEFINITION_BYTES_MAX
+        );
         return Err(vec![at(message, &[], Mark::UNKNOWN)]);
     }
     let digest = blake3::hash(&json).into();
@@ -98,21 +107,33 @@ impl Check<'_> {
     fn workflow(&mut self, source: &WorkflowSource) -> Definition {
         let top = |name: &str| vec![name.to_owned()];
         self.checked(&top("name"), scalars::name(&source.name, true));
-        if source.description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
-            self.complain(&top("description"), format!("a description has at most {DESCRIPTION_BYTES_MAX} bytes"));
+        if source
+            .description
+            .as_ref()
+            .is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX)
+        {
+            self.complain(
+                &top("description"),
+                format!("a description has at most {DESCRIPTION_BYTES_MAX} bytes"),
+            );
         }
         let parameters = self.parameters(&source.parameters);
         if source.tasks.is_empty() {
             self.complain(&top("tasks"), "a workflow needs at least one task");
         }
         if source.tasks.len() > TASKS_PER_WORKFLOW_MAX {
-            self.complain(&top("tasks"), format!("{} tasks are too many; at most {TASKS_PER_WORKFLOW_MAX} are allowed", source.tasks.len()));
+            self.complain(
+                &top("tasks"),
+                format!(
+                    "{} tasks are too many; at most {TASKS_PER_WORKFLOW_MAX} are allowed",
+                    source.tasks.len()
+                ),
+            );
         }
         let parameter_names: BTreeSet<&str> = source.parameters.keys().map(String::as_str).collect();
         let graph = self.needs(&source.tasks);
-        let defaults_path = top("defaults");
         let default_scope = Scope::defaults(&parameter_names, &source.tasks);
-        self.settings_templates(&defaults_path, &source.defaults, &default_scope);
+        self.settings_templates(&source.defaults, &default_scope);
         let mut tasks: IndexMap<String, TaskDef> = IndexMap::with_capacity(source.tasks.len());
         for (name, task) in &source.tasks {
             let before = graph.before(name);
@@ -133,7 +154,13 @@ impl Check<'_> {
     fn parameters(&mut self, source: &IndexMap<String, serde_json::Value>) -> serde_json::Value {
         let path = vec!["parameters".to_owned()];
         if source.len() > ENTRIES_MAX {
-            self.complain(&path, format!("{} parameters are too many; at most {ENTRIES_MAX} are allowed", source.len()));
+            self.complain(
+                &path,
+                format!(
+                    "{} parameters are too many; at most {ENTRIES_MAX} are allowed",
+                    source.len()
+                ),
+            );
         }
         for (name, schema) in source {
             if let Err(message) = scalars::identifier(name) {
@@ -151,7 +178,13 @@ impl Check<'_> {
     fn outputs(&mut self, source: &WorkflowSource, parameters: &BTreeSet<&str>) -> IndexMap<String, String> {
         let path = vec!["outputs".to_owned()];
         if source.outputs.len() > ENTRIES_MAX {
-            self.complain(&path, format!("{} outputs are too many; at most {ENTRIES_MAX} are allowed", source.outputs.len()));
+            self.complain(
+                &path,
+                format!(
+                    "{} outputs are too many; at most {ENTRIES_MAX} are allowed",
+                    source.outputs.len()
+                ),
+            );
         }
         let scope = Scope::outputs(parameters, &source.tasks);
         let mut outputs = IndexMap::new();

@@ -33,7 +33,13 @@ enum Steps<'a> {
 
 impl<'a> Scope<'a> {
     fn new(parameters: &'a BTreeSet<&'a str>, tasks: &'a IndexMap<String, TaskSource>) -> Self {
-        Self { parameters, all_tasks: tasks.keys().map(String::as_str).collect(), tasks: None, steps: Steps::Any, in_task: true }
+        Self {
+            parameters,
+            all_tasks: tasks.keys().map(String::as_str).collect(),
+            tasks: None,
+            steps: Steps::Any,
+            in_task: true,
+        }
     }
 
     /// Of `defaults` of the workflow.
@@ -44,17 +50,36 @@ impl<'a> Scope<'a> {
     /// Of the workflow's outputs.
     pub(super) fn outputs(parameters: &'a BTreeSet<&'a str>, tasks: &'a IndexMap<String, TaskSource>) -> Self {
         let scope = Self::new(parameters, tasks);
-        Self { tasks: Some(scope.all_tasks.clone()), steps: Steps::None("outputs of the workflow read `tasks`"), in_task: false, ..scope }
+        Self {
+            tasks: Some(scope.all_tasks.clone()),
+            steps: Steps::None("outputs of the workflow read `tasks`"),
+            in_task: false,
+            ..scope
+        }
     }
 
     /// Of settings of a task, which apply to each of its steps.
-    pub(super) fn task(parameters: &'a BTreeSet<&'a str>, tasks: &'a IndexMap<String, TaskSource>, before: &BTreeSet<&'a str>) -> Self {
-        Self { tasks: Some(before.clone()), ..Self::new(parameters, tasks) }
+    pub(super) fn task(
+        parameters: &'a BTreeSet<&'a str>,
+        tasks: &'a IndexMap<String, TaskSource>,
+        before: &BTreeSet<&'a str>,
+    ) -> Self {
+        Self {
+            tasks: Some(before.clone()),
+            ..Self::new(parameters, tasks)
+        }
     }
 
     /// Of a task's workspace, which is built before its steps run.
-    pub(super) fn workspace(parameters: &'a BTreeSet<&'a str>, tasks: &'a IndexMap<String, TaskSource>, before: &BTreeSet<&'a str>) -> Self {
-        Self { steps: Steps::None("the workspace is built before the steps run"), ..Self::task(parameters, tasks, before) }
+    pub(super) fn workspace(
+        parameters: &'a BTreeSet<&'a str>,
+        tasks: &'a IndexMap<String, TaskSource>,
+        before: &BTreeSet<&'a str>,
+    ) -> Self {
+        Self {
+            steps: Steps::None("the workspace is built before the steps run"),
+            ..Self::task(parameters, tasks, before)
+        }
     }
 
     /// Of one step.
@@ -66,7 +91,10 @@ impl<'a> Scope<'a> {
         all: &'a [String],
     ) -> Self {
         let earlier = earlier.iter().map(String::as_str).collect();
-        Self { steps: Steps::Earlier(earlier, all.iter().map(String::as_str).collect()), ..Self::task(parameters, tasks, before) }
+        Self {
+            steps: Steps::Earlier(earlier, all.iter().map(String::as_str).collect()),
+            ..Self::task(parameters, tasks, before)
+        }
     }
 
     fn roots(&self) -> Vec<&'static str> {
@@ -89,7 +117,10 @@ impl<'a> Scope<'a> {
             ["task"] if self.in_task => None,
             ["attempt"] if self.in_task && !matches!(self.steps, Steps::None(_)) => None,
             ["params", parameter, ..] => (!self.parameters.contains(parameter)).then(|| {
-                format!("`params.{parameter}` is not declared under `parameters`{}", hint(parameter, self.parameters.iter().copied()))
+                format!(
+                    "`params.{parameter}` is not declared under `parameters`{}",
+                    hint(parameter, self.parameters.iter().copied())
+                )
             }),
             ["workflow", field, ..] => fixed("workflow", field, &["id", "name"]),
             ["task", field, ..] if self.in_task => fixed("task", field, &["name"]),
@@ -98,7 +129,11 @@ impl<'a> Scope<'a> {
             [root, ..] => {
                 let roots = self.roots();
                 let close = hint(root, roots.iter().copied());
-                let listed = roots.iter().map(|root| format!("`{root}`")).collect::<Vec<_>>().join(", ");
+                let listed = roots
+                    .iter()
+                    .map(|root| format!("`{root}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 Some(match close.is_empty() {
                     true => format!("`{name}` is undefined; there is {listed}"),
                     false => format!("`{name}` is undefined{close}"),
@@ -110,10 +145,15 @@ impl<'a> Scope<'a> {
 
     fn refuse_task(&self, task: &str, field: Option<&str>) -> Option<String> {
         if !self.all_tasks.contains(task) {
-            return Some(format!("`tasks.{task}`: there is no task `{task}`{}", close("tasks", task, &self.all_tasks)));
+            return Some(format!(
+                "`tasks.{task}`: there is no task `{task}`{}",
+                close("tasks", task, &self.all_tasks)
+            ));
         }
         if self.tasks.as_ref().is_some_and(|tasks| !tasks.contains(task)) {
-            return Some(format!("`tasks.{task}` may not have ended by then; add `{task}` to `needs`"));
+            return Some(format!(
+                "`tasks.{task}` may not have ended by then; add `{task}` to `needs`"
+            ));
         }
         field.and_then(|field| fixed(&format!("tasks.{task}"), field, &["outputs", "state"]))
     }
@@ -126,19 +166,29 @@ impl<'a> Scope<'a> {
         };
         let step = *rest.first()?;
         if earlier.contains(step) {
-            return rest.get(1).and_then(|field| fixed(&format!("steps.{step}"), field, &["outputs"]));
+            return rest
+                .get(1)
+                .and_then(|field| fixed(&format!("steps.{step}"), field, &["outputs"]));
         }
         if all.contains(&step) {
-            return Some(format!("`steps.{step}` does not run before this step; only earlier steps can be read"));
+            return Some(format!(
+                "`steps.{step}` does not run before this step; only earlier steps can be read"
+            ));
         }
         let names: BTreeSet<&str> = all.iter().copied().collect();
-        Some(format!("`steps.{step}`: this task has no step `{step}`{}", close("steps", step, &names)))
+        Some(format!(
+            "`steps.{step}`: this task has no step `{step}`{}",
+            close("steps", step, &names)
+        ))
     }
 }
 
 /// What a misspelt name may have meant. `steps.step-1` reads as a subtraction.
 fn close(root: &str, name: &str, names: &BTreeSet<&str>) -> String {
-    match names.iter().find(|candidate| candidate.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))) {
+    match names
+        .iter()
+        .find(|candidate| candidate.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
+    {
         Some(candidate) => format!("; a name with `-` is written {root}[\"{candidate}\"]"),
         None => hint(name, names.iter().copied()),
     }
@@ -146,7 +196,11 @@ fn close(root: &str, name: &str, names: &BTreeSet<&str>) -> String {
 
 fn fixed(owner: &str, field: &str, fields: &[&str]) -> Option<String> {
     (!fields.contains(&field)).then(|| {
-        let listed = fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" and ");
+        let listed = fields
+            .iter()
+            .map(|field| format!("`{field}`"))
+            .collect::<Vec<_>>()
+            .join(" and ");
         format!("`{owner}.{field}` does not exist; `{owner}` has {listed}")
     })
 }
@@ -180,16 +234,37 @@ impl Check<'_> {
     /// Where a place inside of a text stands in the source. Exact when the text's line is found there as it is; else the beginning of the text.
     fn place(&self, path: &[String], text: &str, line: u32, column: u32) -> Mark {
         let start = self.root.mark_of(path);
-        let Some(content) = text.lines().nth(line.saturating_sub(1) as usize).filter(|content| !content.trim().is_empty()) else { return start };
+        let Some(content) = text
+            .lines()
+            .nth(line.saturating_sub(1) as usize)
+            .filter(|content| !content.trim().is_empty())
+        else {
+            return start;
+        };
         // The text begins on the line of its mark (plain, quoted) or on the next (block).
         for offset in [0, 1] {
-            let number = start.line.saturating_sub(1).saturating_add(line.saturating_sub(1)).saturating_add(offset);
-            let Some(found) = self.lines.get(number as usize) else { continue };
-            let skipped = if number + 1 == start.line { start.column.saturating_sub(1) as usize } else { 0 };
-            let Some(tail) = found.char_indices().nth(skipped).map(|(index, _)| &found[index..]) else { continue };
+            let number = start
+                .line
+                .saturating_sub(1)
+                .saturating_add(line.saturating_sub(1))
+                .saturating_add(offset);
+            let Some(found) = self.lines.get(number as usize) else {
+                continue;
+            };
+            let skipped = if number + 1 == start.line {
+                start.column.saturating_sub(1) as usize
+            } else {
+                0
+            };
+            let Some(tail) = found.char_indices().nth(skipped).map(|(index, _)| &found[index..]) else {
+                continue;
+            };
             if let Some(position) = tail.find(content) {
                 let before = u32::try_from(skipped + tail[..position].chars().count()).unwrap_or(u32::MAX);
-                return Mark { line: number + 1, column: before + column.max(1) };
+                return Mark {
+                    line: number + 1,
+                    column: before + column.max(1),
+                };
             }
         }
         start

@@ -20,7 +20,11 @@ impl<'a> Graph<'a> {
     /// All tasks that have ended when a task starts: its needs, and what they need.
     pub(super) fn before(&self, name: &str) -> BTreeSet<&'a str> {
         let mut seen = BTreeSet::new();
-        let mut open: Vec<usize> = self.index.get(name).map(|index| self.needs[*index].clone()).unwrap_or_default();
+        let mut open: Vec<usize> = self
+            .index
+            .get(name)
+            .map(|index| self.needs[*index].clone())
+            .unwrap_or_default();
         while let Some(index) = open.pop() {
             if seen.insert(self.names[index]) {
                 open.extend(&self.needs[index]);
@@ -86,14 +90,21 @@ impl Check<'_> {
             let one = matches!(task.needs, Some(crate::spec::source::OneOrMany::One(_)));
             let mut known = Vec::new();
             for (position, needed) in task.needs.iter().flat_map(|needs| needs.list()).enumerate() {
-                let place = if one { list_path.clone() } else { join(&list_path, position) };
+                let place = if one {
+                    list_path.clone()
+                } else {
+                    join(&list_path, position)
+                };
                 match index.get(needed.as_str()) {
                     Some(found) if known.contains(found) => self.complain(&place, format!("`{needed}` is named twice")),
                     Some(_) if needed == *name => self.complain(&place, format!("task `{name}` needs itself")),
                     Some(found) => known.push(*found),
                     None => {
                         let close = hint(&needed, names.iter().copied());
-                        self.complain(&place, format!("task `{name}` needs `{needed}`, which does not exist{close}"));
+                        self.complain(
+                            &place,
+                            format!("task `{name}` needs `{needed}`, which does not exist{close}"),
+                        );
                     }
                 }
             }
@@ -104,7 +115,10 @@ impl Check<'_> {
             let first = graph.names[cycle[0]];
             let mut text: Vec<&str> = cycle.iter().map(|task| graph.names[*task]).collect();
             text.push(first);
-            self.complain(&join(&join(&root, first), "needs"), format!("tasks need each other in a circle: {}", text.join(" -> ")));
+            self.complain(
+                &join(&join(&root, first), "needs"),
+                format!("tasks need each other in a circle: {}", text.join(" -> ")),
+            );
         }
         graph
     }

@@ -1,7 +1,8 @@
 //! Settings that a step, its task or the workflow may give, the nearest one winning.
 
 use gantry_proto::limits::{
-    CANCEL_GRACE_MS_DEFAULT, OUTPUT_LIMIT_BYTES_DEFAULT, OUTPUT_LIMIT_BYTES_MAX, RETRY_ATTEMPTS_MAX, STEP_ENV_BYTES_MAX, STEP_TIMEOUT_MS_MAX,
+    CANCEL_GRACE_MS_DEFAULT, OUTPUT_LIMIT_BYTES_DEFAULT, OUTPUT_LIMIT_BYTES_MAX, RETRY_ATTEMPTS_MAX,
+    STEP_ENV_BYTES_MAX, STEP_TIMEOUT_MS_MAX,
 };
 use indexmap::IndexMap;
 
@@ -10,7 +11,8 @@ use super::{Check, ENTRIES_MAX, Path, join};
 use crate::spec::definition::{ResourcesDef, RetryDef};
 use crate::spec::scalars;
 use crate::spec::source::{
-    DefaultsSource, Duration, ResourceClass, ResourceFields, ResourcesSource, RetryFields, RetrySource, Scalar, Size, StepSource, TaskSource,
+    DefaultsSource, Duration, ResourceClass, ResourceFields, ResourcesSource, RetryFields, RetrySource, Scalar, Size,
+    StepSource, TaskSource,
 };
 use crate::spec::template::has_markup;
 
@@ -93,7 +95,7 @@ pub(super) struct Settings {
 
 impl Check<'_> {
     /// Checks the templates of `defaults`.
-    pub(super) fn settings_templates(&mut self, _path: &[String], defaults: &DefaultsSource, scope: &Scope<'_>) {
+    pub(super) fn settings_templates(&mut self, defaults: &DefaultsSource, scope: &Scope<'_>) {
         let level = Level::defaults(defaults);
         self.level_templates(&level, scope);
         // Also when no step uses them: a mistake should not wait for its first use.
@@ -120,7 +122,13 @@ impl Check<'_> {
         }
         let path = join(&level.path, "env");
         if level.env.len() > ENTRIES_MAX {
-            self.complain(&path, format!("{} variables are too many; at most {ENTRIES_MAX} are allowed", level.env.len()));
+            self.complain(
+                &path,
+                format!(
+                    "{} variables are too many; at most {ENTRIES_MAX} are allowed",
+                    level.env.len()
+                ),
+            );
         }
         for (name, value) in level.env {
             let place = join(&path, name);
@@ -137,7 +145,12 @@ impl Check<'_> {
 
     /// Puts levels together, the last one winning. Repeats no issue: `tidy` drops equal ones.
     pub(super) fn settings(&mut self, levels: &[Level<'_>]) -> Settings {
-        let image = levels.iter().rev().find_map(|level| level.image).cloned().unwrap_or_else(|| IMAGE_DEFAULT.to_owned());
+        let image = levels
+            .iter()
+            .rev()
+            .find_map(|level| level.image)
+            .cloned()
+            .unwrap_or_else(|| IMAGE_DEFAULT.to_owned());
         let workdir = levels.iter().rev().find_map(|level| level.workdir).cloned();
         let mut env = IndexMap::new();
         for level in levels {
@@ -148,7 +161,10 @@ impl Check<'_> {
         let env_bytes: usize = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
         if env_bytes > STEP_ENV_BYTES_MAX {
             let path = levels.last().map(|level| join(&level.path, "env")).unwrap_or_default();
-            self.complain(&path, format!("the environment has {env_bytes} bytes; at most {STEP_ENV_BYTES_MAX} are allowed"));
+            self.complain(
+                &path,
+                format!("the environment has {env_bytes} bytes; at most {STEP_ENV_BYTES_MAX} are allowed"),
+            );
         }
         let timeout_ms = levels
             .iter()
@@ -164,7 +180,11 @@ impl Check<'_> {
         let output_limit_bytes = levels
             .iter()
             .rev()
-            .find_map(|level| level.output_limit.map(|limit| (join(&level.path, "output_limit"), limit)))
+            .find_map(|level| {
+                level
+                    .output_limit
+                    .map(|limit| (join(&level.path, "output_limit"), limit))
+            })
             .and_then(|(path, limit)| self.size(&path, limit, OUTPUT_LIMIT_BYTES_MIN, OUTPUT_LIMIT_BYTES_MAX))
             .unwrap_or(OUTPUT_LIMIT_BYTES_DEFAULT);
         let retry = levels
@@ -175,9 +195,25 @@ impl Check<'_> {
         let resources = levels
             .iter()
             .rev()
-            .find_map(|level| level.resources.map(|resources| (join(&level.path, "resources"), resources)))
-            .map_or_else(|| class(ResourceClass::Medium), |(path, resources)| self.resources(&path, resources));
-        Settings { image, env, workdir, timeout_ms, retry, resources, output_limit_bytes, grace_ms }
+            .find_map(|level| {
+                level
+                    .resources
+                    .map(|resources| (join(&level.path, "resources"), resources))
+            })
+            .map_or_else(
+                || class(ResourceClass::Medium),
+                |(path, resources)| self.resources(&path, resources),
+            );
+        Settings {
+            image,
+            env,
+            workdir,
+            timeout_ms,
+            retry,
+            resources,
+            output_limit_bytes,
+            grace_ms,
+        }
     }
 
     fn duration(&mut self, path: &[String], value: &Duration, least: u64, most: u64) -> Option<u64> {
@@ -185,7 +221,10 @@ impl Check<'_> {
         if (least..=most).contains(&millis) {
             return Some(millis);
         }
-        self.complain(path, format!("{millis} ms is out of range; it lies between {least} ms and {most} ms"));
+        self.complain(
+            path,
+            format!("{millis} ms is out of range; it lies between {least} ms and {most} ms"),
+        );
         None
     }
 
@@ -194,7 +233,10 @@ impl Check<'_> {
         if (least..=most).contains(&bytes) {
             return Some(bytes);
         }
-        self.complain(path, format!("{bytes} bytes is out of range; it lies between {least} and {most} bytes"));
+        self.complain(
+            path,
+            format!("{bytes} bytes is out of range; it lies between {least} and {most} bytes"),
+        );
         None
     }
 
@@ -204,24 +246,54 @@ impl Check<'_> {
             RetrySource::Attempts(attempts) => (*attempts, path.to_vec(), None),
             RetrySource::Full(fields) => (fields.attempts, join(path, "attempts"), Some(fields)),
         };
-        let checked = u32::try_from(attempts).ok().filter(|attempts| (1..=RETRY_ATTEMPTS_MAX).contains(attempts));
+        let checked = u32::try_from(attempts)
+            .ok()
+            .filter(|attempts| (1..=RETRY_ATTEMPTS_MAX).contains(attempts));
         if checked.is_none() {
-            self.complain(&attempts_path, format!("{attempts} attempts in all are out of range; it lies between 1 (no retry) and {RETRY_ATTEMPTS_MAX}"));
+            self.complain(
+                &attempts_path,
+                format!(
+                    "{attempts} attempts in all are out of range; it lies between 1 (no retry) and {RETRY_ATTEMPTS_MAX}"
+                ),
+            );
         }
         let attempts = checked.unwrap_or(1);
-        let Some(RetryFields { backoff, factor, max_backoff, .. }) = fields else { return RetryDef { attempts, ..fallback } };
-        let backoff_given = backoff.as_ref().and_then(|value| self.duration(&join(path, "backoff"), value, 0, STEP_TIMEOUT_MS_MAX));
-        let max_given = max_backoff.as_ref().and_then(|value| self.duration(&join(path, "max_backoff"), value, 0, STEP_TIMEOUT_MS_MAX));
+        let Some(RetryFields {
+            backoff,
+            factor,
+            max_backoff,
+            ..
+        }) = fields
+        else {
+            return RetryDef { attempts, ..fallback };
+        };
+        let backoff_given = backoff
+            .as_ref()
+            .and_then(|value| self.duration(&join(path, "backoff"), value, 0, STEP_TIMEOUT_MS_MAX));
+        let max_given = max_backoff
+            .as_ref()
+            .and_then(|value| self.duration(&join(path, "max_backoff"), value, 0, STEP_TIMEOUT_MS_MAX));
         let factor_value = factor.unwrap_or(fallback.factor);
         if !(1.0..=FACTOR_MAX).contains(&factor_value) {
-            self.complain(&join(path, "factor"), format!("{factor_value} is out of range; a factor lies between 1 and {FACTOR_MAX}"));
+            self.complain(
+                &join(path, "factor"),
+                format!("{factor_value} is out of range; a factor lies between 1 and {FACTOR_MAX}"),
+            );
         }
         let backoff_ms = backoff_given.unwrap_or(fallback.backoff_ms);
         let max_backoff_ms = max_given.unwrap_or_else(|| fallback.max_backoff_ms.max(backoff_ms));
         if max_backoff_ms < backoff_ms {
-            self.complain(&join(path, "max_backoff"), format!("the longest back-off ({max_backoff_ms} ms) is shorter than the first ({backoff_ms} ms)"));
+            self.complain(
+                &join(path, "max_backoff"),
+                format!("the longest back-off ({max_backoff_ms} ms) is shorter than the first ({backoff_ms} ms)"),
+            );
         }
-        RetryDef { attempts, backoff_ms, factor: factor_value, max_backoff_ms }
+        RetryDef {
+            attempts,
+            backoff_ms,
+            factor: factor_value,
+            max_backoff_ms,
+        }
     }
 
     fn resources(&mut self, path: &[String], source: &ResourcesSource) -> ResourcesDef {
@@ -231,7 +303,10 @@ impl Check<'_> {
         };
         let medium = class(ResourceClass::Medium);
         let ResourceFields { cpu, memory, pids, tmp } = fields;
-        let cpu_millis = cpu.as_ref().and_then(|value| self.checked(&join(path, "cpu"), scalars::cpu_millis(value))).unwrap_or(medium.cpu_millis);
+        let cpu_millis = cpu
+            .as_ref()
+            .and_then(|value| self.checked(&join(path, "cpu"), scalars::cpu_millis(value)))
+            .unwrap_or(medium.cpu_millis);
         if !(CPU_MILLIS_MIN..=CPU_MILLIS_MAX).contains(&cpu_millis) {
             self.complain(&join(path, "cpu"), format!("{cpu_millis} thousandths of a core is out of range; it lies between {CPU_MILLIS_MIN}m and {CPU_MILLIS_MAX}m"));
         }
@@ -241,22 +316,53 @@ impl Check<'_> {
             .unwrap_or(medium.memory_bytes);
         let pids_value = pids.unwrap_or(u64::from(medium.pids));
         if !(PIDS_MIN..=PIDS_MAX).contains(&pids_value) {
-            self.complain(&join(path, "pids"), format!("{pids_value} processes is out of range; it lies between {PIDS_MIN} and {PIDS_MAX}"));
+            self.complain(
+                &join(path, "pids"),
+                format!("{pids_value} processes is out of range; it lies between {PIDS_MIN} and {PIDS_MAX}"),
+            );
         }
         // /tmp is memory: the default takes no more than an eighth of a small sandbox.
         let tmp_default = medium.tmp_bytes.min(memory_bytes / 8);
-        let tmp_bytes = tmp.as_ref().and_then(|value| self.size(&join(path, "tmp"), value, 0, MEMORY_BYTES_MAX)).unwrap_or(tmp_default);
+        let tmp_bytes = tmp
+            .as_ref()
+            .and_then(|value| self.size(&join(path, "tmp"), value, 0, MEMORY_BYTES_MAX))
+            .unwrap_or(tmp_default);
         if tmp_bytes > memory_bytes {
-            self.complain(&join(path, "tmp"), format!("/tmp ({tmp_bytes} bytes) counts against memory and cannot be larger than it ({memory_bytes} bytes)"));
+            self.complain(
+                &join(path, "tmp"),
+                format!(
+                    "/tmp ({tmp_bytes} bytes) counts against memory and cannot be larger than it ({memory_bytes} bytes)"
+                ),
+            );
         }
-        ResourcesDef { cpu_millis, memory_bytes, pids: u32::try_from(pids_value).unwrap_or(medium.pids), tmp_bytes }
+        ResourcesDef {
+            cpu_millis,
+            memory_bytes,
+            pids: u32::try_from(pids_value).unwrap_or(medium.pids),
+            tmp_bytes,
+        }
     }
 }
 
 fn class(name: ResourceClass) -> ResourcesDef {
     match name {
-        ResourceClass::Small => ResourcesDef { cpu_millis: 500, memory_bytes: 256 * MIB, pids: 128, tmp_bytes: 32 * MIB },
-        ResourceClass::Medium => ResourcesDef { cpu_millis: 1_000, memory_bytes: 512 * MIB, pids: 256, tmp_bytes: 64 * MIB },
-        ResourceClass::Large => ResourcesDef { cpu_millis: 2_000, memory_bytes: 2_048 * MIB, pids: 1_024, tmp_bytes: 256 * MIB },
+        ResourceClass::Small => ResourcesDef {
+            cpu_millis: 500,
+            memory_bytes: 256 * MIB,
+            pids: 128,
+            tmp_bytes: 32 * MIB,
+        },
+        ResourceClass::Medium => ResourcesDef {
+            cpu_millis: 1_000,
+            memory_bytes: 512 * MIB,
+            pids: 256,
+            tmp_bytes: 64 * MIB,
+        },
+        ResourceClass::Large => ResourcesDef {
+            cpu_millis: 2_000,
+            memory_bytes: 2_048 * MIB,
+            pids: 1_024,
+            tmp_bytes: 256 * MIB,
+        },
     }
 }

@@ -26,19 +26,51 @@ impl Check<'_> {
         let outputs = source.outputs.map(OneOrMany::list).unwrap_or_default();
         let list = matches!(source.outputs, Some(OneOrMany::Many(_)));
         if outputs.len() > ENTRIES_MAX {
-            self.complain(&join(path, "outputs"), format!("{} outputs are too many; at most {ENTRIES_MAX} are allowed", outputs.len()));
+            self.complain(
+                &join(path, "outputs"),
+                format!(
+                    "{} outputs are too many; at most {ENTRIES_MAX} are allowed",
+                    outputs.len()
+                ),
+            );
         }
         for (position, name) in outputs.iter().enumerate() {
             let outputs_path = join(path, "outputs");
-            let place = if list { join(&outputs_path, position) } else { outputs_path };
+            let place = if list {
+                join(&outputs_path, position)
+            } else {
+                outputs_path
+            };
             self.checked(&place, scalars::identifier(name));
             if outputs[..position].contains(name) {
                 self.complain(&place, format!("the output `{name}` is named twice"));
             }
         }
         let artifacts = self.artifacts(&join(path, "artifacts"), source.artifacts);
-        let Settings { image, env, workdir, timeout_ms, retry, resources, output_limit_bytes, grace_ms } = settings;
-        StepDef { key: source.key, run, image, env, workdir, timeout_ms, retry, outputs, artifacts, resources, output_limit_bytes, grace_ms }
+        let Settings {
+            image,
+            env,
+            workdir,
+            timeout_ms,
+            retry,
+            resources,
+            output_limit_bytes,
+            grace_ms,
+        } = settings;
+        StepDef {
+            key: source.key,
+            run,
+            image,
+            env,
+            workdir,
+            timeout_ms,
+            retry,
+            outputs,
+            artifacts,
+            resources,
+            output_limit_bytes,
+            grace_ms,
+        }
     }
 
     fn command(&mut self, path: &[String], source: &RunSource, scope: &Scope<'_>) -> RunDef {
@@ -57,7 +89,13 @@ impl Check<'_> {
                     self.complain(path, "the command is empty; its first item is the program");
                 }
                 if arguments.len() > ARGUMENTS_MAX {
-                    self.complain(path, format!("{} arguments are too many; at most {ARGUMENTS_MAX} are allowed", arguments.len()));
+                    self.complain(
+                        path,
+                        format!(
+                            "{} arguments are too many; at most {ARGUMENTS_MAX} are allowed",
+                            arguments.len()
+                        ),
+                    );
                 }
                 self.command_size(path, arguments.iter().map(String::len).sum());
                 for (position, argument) in arguments.iter().enumerate() {
@@ -76,7 +114,13 @@ impl Check<'_> {
 
     fn artifacts(&mut self, path: &[String], sources: &[ArtifactSource]) -> Vec<ArtifactDef> {
         if sources.len() > ARTIFACTS_PER_STEP_MAX {
-            self.complain(path, format!("{} globs are too many; at most {ARTIFACTS_PER_STEP_MAX} are allowed", sources.len()));
+            self.complain(
+                path,
+                format!(
+                    "{} globs are too many; at most {ARTIFACTS_PER_STEP_MAX} are allowed",
+                    sources.len()
+                ),
+            );
         }
         let mut compiled = Vec::with_capacity(sources.len());
         for (position, source) in sources.iter().enumerate() {
@@ -86,7 +130,10 @@ impl Check<'_> {
                 ArtifactSource::Full(fields) => (&fields.glob, fields.required.unwrap_or(true), join(&place, "glob")),
             };
             self.checked(&glob_place, scalars::glob(glob));
-            compiled.push(ArtifactDef { glob: glob.clone(), required });
+            compiled.push(ArtifactDef {
+                glob: glob.clone(),
+                required,
+            });
         }
         compiled
     }

@@ -29,7 +29,10 @@ impl Check<'_> {
     ) -> TaskDef {
         let path = vec!["tasks".to_owned(), name.to_owned()];
         let workspace_scope = Scope::workspace(parameters, tasks, before);
-        let workspace = source.workspace.as_ref().map(|workspace| self.workspace(&join(&path, "workspace"), workspace, &workspace_scope, before, tasks));
+        let workspace = source
+            .workspace
+            .as_ref()
+            .map(|workspace| self.workspace(&join(&path, "workspace"), workspace, &workspace_scope, before, tasks));
         let inputs = self.inputs(&join(&path, "inputs"), &source.inputs, before, tasks);
         let requires = self.requires(&join(&path, "requires"), &source.requires);
         let steps = self.steps(&path, source, defaults, parameters, tasks, before);
@@ -56,11 +59,17 @@ impl Check<'_> {
         let name = path.last().map(String::as_str).unwrap_or_default();
         match (&source.steps, &source.run) {
             (Some(_), Some(_)) => {
-                self.complain_key(&join(path, "run"), format!("task `{name}` has both `run` and `steps`; `run` is the short form of a single step"));
+                self.complain_key(
+                    &join(path, "run"),
+                    format!("task `{name}` has both `run` and `steps`; `run` is the short form of a single step"),
+                );
                 Vec::new()
             }
             (None, None) => {
-                self.complain_key(path, format!("task `{name}` has nothing to run; give it `run` or `steps`"));
+                self.complain_key(
+                    path,
+                    format!("task `{name}` has nothing to run; give it `run` or `steps`"),
+                );
                 Vec::new()
             }
             (None, Some(run)) => {
@@ -71,17 +80,36 @@ impl Check<'_> {
                 let settings = self.settings(&[Level::defaults(defaults), task_level]);
                 let outputs = source.outputs.as_ref();
                 let artifacts = source.artifacts.as_deref().unwrap_or_default();
-                vec![self.step(path, Bare { key, run, outputs, artifacts }, settings, &scope)]
+                vec![self.step(
+                    path,
+                    Bare {
+                        key,
+                        run,
+                        outputs,
+                        artifacts,
+                    },
+                    settings,
+                    &scope,
+                )]
             }
             (Some(steps), None) => {
                 for field in ["outputs", "artifacts"] {
-                    let given = if field == "outputs" { source.outputs.is_some() } else { source.artifacts.is_some() };
+                    let given = if field == "outputs" {
+                        source.outputs.is_some()
+                    } else {
+                        source.artifacts.is_some()
+                    };
                     if given {
                         self.complain_key(&join(path, field), format!("`{field}` of a task goes with `run`; with `steps`, put it into the step that makes them"));
                     }
                 }
                 self.level_templates(&task_level, &Scope::task(parameters, tasks, before));
-                self.step_list(&join(path, "steps"), steps, &[Level::defaults(defaults), task_level], (parameters, tasks, before))
+                self.step_list(
+                    &join(path, "steps"),
+                    steps,
+                    &[Level::defaults(defaults), task_level],
+                    (parameters, tasks, before),
+                )
             }
         }
     }
@@ -97,7 +125,13 @@ impl Check<'_> {
             self.complain(path, "a task needs at least one step");
         }
         if steps.len() > STEPS_PER_TASK_MAX {
-            self.complain(path, format!("{} steps are too many; at most {STEPS_PER_TASK_MAX} are allowed in a task", steps.len()));
+            self.complain(
+                path,
+                format!(
+                    "{} steps are too many; at most {STEPS_PER_TASK_MAX} are allowed in a task",
+                    steps.len()
+                ),
+            );
             return Vec::new();
         }
         let keys = self.step_keys(path, steps);
@@ -108,7 +142,12 @@ impl Check<'_> {
             let level = Level::step(step, place.clone());
             self.level_templates(&level, &scope);
             let settings = self.settings(&[outer[0].clone(), outer[1].clone(), level]);
-            let bare = Bare { key: keys[position].clone(), run: &step.run, outputs: step.outputs.as_ref(), artifacts: &step.artifacts };
+            let bare = Bare {
+                key: keys[position].clone(),
+                run: &step.run,
+                outputs: step.outputs.as_ref(),
+                artifacts: &step.artifacts,
+            };
             compiled.push(self.step(&place, bare, settings, &scope));
         }
         compiled
@@ -120,7 +159,10 @@ impl Check<'_> {
         for (position, step) in steps.iter().enumerate() {
             let place = join(path, position);
             if step.key.is_some() && step.name.is_some() {
-                self.complain_key(&join(&place, "name"), "`key` and `name` of a step mean the same; give one");
+                self.complain_key(
+                    &join(&place, "name"),
+                    "`key` and `name` of a step mean the same; give one",
+                );
             }
             let field = if step.key.is_some() { "key" } else { "name" };
             let given = step.key.as_ref().or(step.name.as_ref());
@@ -130,22 +172,37 @@ impl Check<'_> {
             let key = given.cloned().unwrap_or_else(|| format!("step-{}", position + 1));
             if let Some(first) = keys.iter().position(|other| *other == key) {
                 let place = if given.is_some() { join(&place, field) } else { place };
-                self.complain(&place, format!("the key `{key}` belongs to step {} of this task already", first + 1));
+                self.complain(
+                    &place,
+                    format!("the key `{key}` belongs to step {} of this task already", first + 1),
+                );
             }
             keys.push(key);
         }
         keys
     }
 
-    fn inputs(&mut self, path: &[String], inputs: &[InputSource], before: &BTreeSet<&str>, tasks: &IndexMap<String, TaskSource>) -> Vec<InputDef> {
+    fn inputs(
+        &mut self,
+        path: &[String],
+        inputs: &[InputSource],
+        before: &BTreeSet<&str>,
+        tasks: &IndexMap<String, TaskSource>,
+    ) -> Vec<InputDef> {
         if inputs.len() > INPUTS_MAX {
-            self.complain(path, format!("{} inputs are too many; at most {INPUTS_MAX} are allowed", inputs.len()));
+            self.complain(
+                path,
+                format!("{} inputs are too many; at most {INPUTS_MAX} are allowed", inputs.len()),
+            );
         }
         let mut compiled = Vec::with_capacity(inputs.len());
         for (position, input) in inputs.iter().enumerate() {
             let place = join(path, position);
             if input.upload.is_some() {
-                self.complain_key(&join(&place, "upload"), "uploads are not supported yet; put the file into a workspace source, or make it in a task");
+                self.complain_key(
+                    &join(&place, "upload"),
+                    "uploads are not supported yet; put the file into a workspace source, or make it in a task",
+                );
                 continue;
             }
             let Some(task) = &input.task else {
@@ -157,27 +214,48 @@ impl Check<'_> {
             self.checked(&join(&place, "artifact"), scalars::glob(&artifact));
             let target = input.path.clone().unwrap_or_else(|| format!("inputs/{task}/"));
             self.checked(&join(&place, "path"), scalars::relative_path(&target));
-            compiled.push(InputDef { task: task.clone(), artifact, path: target, optional: input.optional });
+            compiled.push(InputDef {
+                task: task.clone(),
+                artifact,
+                path: target,
+                optional: input.optional,
+            });
         }
         compiled
     }
 
     /// That a task whose result is wanted exists and has ended by then.
-    pub(super) fn needed(&mut self, path: &[String], task: &str, what: &str, before: &BTreeSet<&str>, tasks: &IndexMap<String, TaskSource>) {
+    pub(super) fn needed(
+        &mut self,
+        path: &[String],
+        task: &str,
+        what: &str,
+        before: &BTreeSet<&str>,
+        tasks: &IndexMap<String, TaskSource>,
+    ) {
         if !tasks.contains_key(task) {
             let close = hint(task, tasks.keys().map(String::as_str));
             self.complain(path, format!("there is no task `{task}`{close}"));
         } else if !before.contains(task) {
-            self.complain(path, format!("`{task}` may not have ended by then; add it to `needs` to use {what}"));
+            self.complain(
+                path,
+                format!("`{task}` may not have ended by then; add it to `needs` to use {what}"),
+            );
         }
     }
 
     fn requires(&mut self, path: &[String], source: &RequiresSource) -> Requires {
         if source.capabilities.len() > ENTRIES_MAX || source.labels.len() > ENTRIES_MAX {
-            self.complain(path, format!("at most {ENTRIES_MAX} capabilities and {ENTRIES_MAX} labels may be required"));
+            self.complain(
+                path,
+                format!("at most {ENTRIES_MAX} capabilities and {ENTRIES_MAX} labels may be required"),
+            );
         }
         for (position, capability) in source.capabilities.iter().enumerate() {
-            self.checked(&join(&join(path, "capabilities"), position), scalars::name(capability, true));
+            self.checked(
+                &join(&join(path, "capabilities"), position),
+                scalars::name(capability, true),
+            );
         }
         let mut labels = IndexMap::new();
         for (name, value) in &source.labels {
@@ -187,13 +265,23 @@ impl Check<'_> {
             }
             let text = value.text();
             if text.len() > gantry_proto::limits::NAME_BYTES_MAX {
-                self.complain(&place, format!("a label's value has at most {} bytes", gantry_proto::limits::NAME_BYTES_MAX));
+                self.complain(
+                    &place,
+                    format!(
+                        "a label's value has at most {} bytes",
+                        gantry_proto::limits::NAME_BYTES_MAX
+                    ),
+                );
             }
             labels.insert(name.clone(), text);
         }
         if let Some(arch) = &source.arch {
             self.checked(&join(path, "arch"), scalars::name(arch, false));
         }
-        Requires { capabilities: source.capabilities.clone(), labels, arch: source.arch.clone() }
+        Requires {
+            capabilities: source.capabilities.clone(),
+            labels,
+            arch: source.arch.clone(),
+        }
     }
 }

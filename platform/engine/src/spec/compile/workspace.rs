@@ -32,17 +32,34 @@ impl Check<'_> {
         };
         let Some(mounts) = &source.mounts else {
             let tree = self.tree(path, &root, scope, before, tasks);
-            return tree.map(|source| WorkspaceDef { name: String::new(), source }).into_iter().collect();
+            return tree
+                .map(|source| WorkspaceDef {
+                    name: String::new(),
+                    source,
+                })
+                .into_iter()
+                .collect();
         };
-        if root.git.is_some() || root.path.is_some() || root.from.is_some() || root.reference.is_some() || root.depth.is_some() {
-            self.complain(path, "a workspace has either one source (`git`, `path` or `from`) or several under `mounts`, not both");
+        if root.git.is_some()
+            || root.path.is_some()
+            || root.from.is_some()
+            || root.reference.is_some()
+            || root.depth.is_some()
+        {
+            self.complain(
+                path,
+                "a workspace has either one source (`git`, `path` or `from`) or several under `mounts`, not both",
+            );
         }
         let mounts_path = join(path, "mounts");
         if mounts.is_empty() {
             self.complain(&mounts_path, "`mounts` names no tree");
         }
         if mounts.len() > MOUNTS_MAX {
-            self.complain(&mounts_path, format!("{} trees are too many; at most {MOUNTS_MAX} are allowed", mounts.len()));
+            self.complain(
+                &mounts_path,
+                format!("{} trees are too many; at most {MOUNTS_MAX} are allowed", mounts.len()),
+            );
         }
         let mut compiled = Vec::with_capacity(mounts.len());
         for (name, mount) in mounts {
@@ -51,10 +68,19 @@ impl Check<'_> {
                 self.complain_key(&place, message);
             }
             if mount.git.is_none() && mount.path.is_none() && mount.from.is_none() {
-                self.complain(&place, format!("the tree `{name}` has no source; give it `git`, `path` or `from`"));
+                self.complain(
+                    &place,
+                    format!("the tree `{name}` has no source; give it `git`, `path` or `from`"),
+                );
                 continue;
             }
-            compiled.extend(self.tree(&place, mount, scope, before, tasks).map(|source| WorkspaceDef { name: name.clone(), source }));
+            compiled.extend(
+                self.tree(&place, mount, scope, before, tasks)
+                    .map(|source| WorkspaceDef {
+                        name: name.clone(),
+                        source,
+                    }),
+            );
         }
         compiled
     }
@@ -67,10 +93,21 @@ impl Check<'_> {
         before: &BTreeSet<&str>,
         tasks: &IndexMap<String, TaskSource>,
     ) -> Option<WorkspaceSourceDef> {
-        let given = [("git", source.git.is_some()), ("path", source.path.is_some()), ("from", source.from.is_some())];
-        let given: Vec<&str> = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        let given = [
+            ("git", source.git.is_some()),
+            ("path", source.path.is_some()),
+            ("from", source.from.is_some()),
+        ];
+        let given: Vec<&str> = given
+            .into_iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| name)
+            .collect();
         if given.len() > 1 {
-            self.complain(path, format!("a tree has one source; this one has {}", given.join(" and ")));
+            self.complain(
+                path,
+                format!("a tree has one source; this one has {}", given.join(" and ")),
+            );
         }
         if source.git.is_none() {
             for (field, present) in [("ref", source.reference.is_some()), ("depth", source.depth.is_some())] {
@@ -84,15 +121,25 @@ impl Check<'_> {
             if let Some(reference) = &source.reference {
                 self.text(&join(path, "ref"), reference, scope, scalars::git_ref);
             }
-            let depth = source.depth.map(|depth| u32::try_from(depth).ok().filter(|depth| *depth > 0));
+            let depth = source
+                .depth
+                .map(|depth| u32::try_from(depth).ok().filter(|depth| *depth > 0));
             if depth == Some(None) {
                 self.complain(&join(path, "depth"), format!("a depth lies between 1 and {}", u32::MAX));
             }
-            return Some(WorkspaceSourceDef::Git { url: url.clone(), reference: source.reference.clone(), depth: depth.flatten() });
+            return Some(WorkspaceSourceDef::Git {
+                url: url.clone(),
+                reference: source.reference.clone(),
+                depth: depth.flatten(),
+            });
         }
         if let Some(local) = &source.path {
             self.text(&join(path, "path"), local, scope, |text| {
-                if text.starts_with('/') { scalars::workdir(text) } else { Err(format!("`{text}` is not absolute; a node's paths begin with `/`")) }
+                if text.starts_with('/') {
+                    scalars::workdir(text)
+                } else {
+                    Err(format!("`{text}` is not absolute; a node's paths begin with `/`"))
+                }
             });
             return Some(WorkspaceSourceDef::Path(local.clone()));
         }

@@ -45,11 +45,27 @@ impl Reference {
                 continue;
             }
             let name = self.path[..=index].join(".");
-            let there: Vec<&str> = value.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)).collect();
+            let there: Vec<&str> = value
+                .as_object()
+                .into_iter()
+                .flat_map(|map| map.keys().map(String::as_str))
+                .collect();
             let close = near(segment, there.iter().copied());
-            let wanted = if close.is_empty() { there.iter().copied().take(12).collect() } else { close };
-            let listed = wanted.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            let parent = if index == 0 { "there is".to_owned() } else { format!("`{}` has", self.path[..index].join(".")) };
+            let wanted = if close.is_empty() {
+                there.iter().copied().take(12).collect()
+            } else {
+                close
+            };
+            let listed = wanted
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            let parent = if index == 0 {
+                "there is".to_owned()
+            } else {
+                format!("`{}` has", self.path[..index].join("."))
+            };
             return Some(match wanted.is_empty() {
                 true => format!("`{name}` is undefined; {parent} nothing of that kind"),
                 false => format!("`{name}` is undefined; {parent} {listed}"),
@@ -71,20 +87,40 @@ pub(in crate::spec) struct Analysis {
 pub(in crate::spec) fn analyse(template: &str) -> Result<Analysis, RenderError> {
     // The engine counts lines and columns in 16 bits.
     if template.len() > RENDERED_BYTES_MAX || template.lines().count() > usize::from(u16::MAX) {
-        let message = format!("a template is longer than {RENDERED_BYTES_MAX} bytes or {} lines", u16::MAX);
-        return Err(RenderError { line: 1, column: 0, message });
+        let message = format!(
+            "a template is longer than {RENDERED_BYTES_MAX} bytes or {} lines",
+            u16::MAX
+        );
+        return Err(RenderError {
+            line: 1,
+            column: 0,
+            message,
+        });
     }
     check_depth(template)?;
     let root = parse(template, "template", super::syntax()).map_err(|error| RenderError {
         line: error.line().and_then(|line| u32::try_from(line).ok()).unwrap_or(1),
         column: error.range().map_or(0, |range| column_of(template, range.start)),
-        message: error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("the template is not valid: {detail}")),
+        message: error.detail().map_or_else(
+            || error.kind().to_string(),
+            |detail| format!("the template is not valid: {detail}"),
+        ),
     })?;
-    let mut walk = Walk { found: Vec::new(), problems: Vec::new(), locals: Vec::new(), joins: 0, loops: 0, in_iteration: false };
+    let mut walk = Walk {
+        found: Vec::new(),
+        problems: Vec::new(),
+        locals: Vec::new(),
+        joins: 0,
+        loops: 0,
+        in_iteration: false,
+    };
     walk.statement(&root);
     walk.found.sort_by_key(|reference| (reference.line, reference.column));
     walk.problems.sort_by_key(|problem| (problem.line, problem.column));
-    Ok(Analysis { references: walk.found, problems: walk.problems })
+    Ok(Analysis {
+        references: walk.found,
+        problems: walk.problems,
+    })
 }
 
 /// Refuses what would be nested too deeply once parsed. Errors of the lexer are left to the parser, which stops at the same place.
@@ -99,10 +135,16 @@ fn check_depth(template: &str) -> Result<(), RenderError> {
             _ => tokens += 1,
         }
         if tokens > TOKENS_MAX {
-            return refused(span, format!("an expression has more than {TOKENS_MAX} words and signs"));
+            return refused(
+                span,
+                format!("an expression has more than {TOKENS_MAX} words and signs"),
+            );
         }
         if blocks > BLOCKS_MAX {
-            return refused(span, format!("a template has more than {BLOCKS_MAX} statements (`{{% ... %}}`)"));
+            return refused(
+                span,
+                format!("a template has more than {BLOCKS_MAX} statements (`{{% ... %}}`)"),
+            );
         }
     }
     Ok(())
@@ -125,13 +167,21 @@ struct Walk<'a> {
 }
 
 fn refused<T>(span: Span, message: impl Into<String>) -> Result<T, RenderError> {
-    Err(RenderError { line: u32::from(span.start_line), column: u32::from(span.start_col) + 1, message: message.into() })
+    Err(RenderError {
+        line: u32::from(span.start_line),
+        column: u32::from(span.start_col) + 1,
+        message: message.into(),
+    })
 }
 
 impl<'a> Walk<'a> {
     fn refuse(&mut self, span: Span, message: impl Into<String>) {
         if self.problems.len() < crate::spec::issues::ISSUES_MAX {
-            self.problems.push(RenderError { line: u32::from(span.start_line), column: u32::from(span.start_col) + 1, message: message.into() });
+            self.problems.push(RenderError {
+                line: u32::from(span.start_line),
+                column: u32::from(span.start_col) + 1,
+                message: message.into(),
+            });
         }
     }
 
@@ -154,7 +204,10 @@ impl<'a> Walk<'a> {
                     return self.refuse(for_loop.span(), "`recursive` loops are not allowed in templates");
                 }
                 if self.loops == LOOPS_MAX {
-                    return self.refuse(for_loop.span(), format!("loops in templates nest at most {LOOPS_MAX} deep"));
+                    return self.refuse(
+                        for_loop.span(),
+                        format!("loops in templates nest at most {LOOPS_MAX} deep"),
+                    );
                 }
                 self.in_iteration = true;
                 self.expression(&for_loop.iter);
@@ -181,14 +234,21 @@ impl<'a> Walk<'a> {
             #[allow(unreachable_patterns)]
             _ => return self.refuse(Span::default(), "only values, `if` and `for` are allowed in templates"),
         };
-        self.refuse(span, format!("`{{% {word} %}}` is not allowed in templates; use values, `if`, `for` and filters"))
+        self.refuse(
+            span,
+            format!("`{{% {word} %}}` is not allowed in templates; use values, `if`, `for` and filters"),
+        )
     }
 
     fn expression(&mut self, expression: &Expr<'a>) {
         if let Some((path, computed)) = path_of(expression) {
             if !self.locals.iter().any(|names| names.contains(path[0].as_str())) {
                 let span = root_span(expression);
-                self.found.push(Reference { path, line: u32::from(span.start_line), column: u32::from(span.start_col) + 1 });
+                self.found.push(Reference {
+                    path,
+                    line: u32::from(span.start_line),
+                    column: u32::from(span.start_col) + 1,
+                });
             }
             return computed.into_iter().for_each(|part| self.expression(part));
         }
@@ -196,18 +256,28 @@ impl<'a> Walk<'a> {
             Expr::Var(_) | Expr::Const(_) => {}
             Expr::Slice(slice) => {
                 self.expression(&slice.expr);
-                [&slice.start, &slice.stop, &slice.step].into_iter().flatten().for_each(|part| self.expression(part))
+                [&slice.start, &slice.stop, &slice.step]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| self.expression(part))
             }
             Expr::UnaryOp(unary) => self.expression(&unary.expr),
             Expr::BinOp(binary) => {
                 if matches!(binary.op, BinOpKind::Concat | BinOpKind::Add | BinOpKind::Mul) {
                     self.joins += 1;
                     if self.joins > JOINS_MAX {
-                        return self.refuse(binary.span(), format!("a template joins texts more than {JOINS_MAX} times"));
+                        return self.refuse(
+                            binary.span(),
+                            format!("a template joins texts more than {JOINS_MAX} times"),
+                        );
                     }
-                    let counts = matches!(binary.op, BinOpKind::Add) && (is_number(&binary.left) || is_number(&binary.right));
+                    let counts =
+                        matches!(binary.op, BinOpKind::Add) && (is_number(&binary.left) || is_number(&binary.right));
                     if self.in_iteration && !counts {
-                        return self.refuse(binary.span(), "texts cannot be joined or repeated in what a `for` goes through");
+                        return self.refuse(
+                            binary.span(),
+                            "texts cannot be joined or repeated in what a `for` goes through",
+                        );
                     }
                 }
                 self.expression(&binary.left);
@@ -215,7 +285,10 @@ impl<'a> Walk<'a> {
             }
             Expr::Compare(compare) => {
                 self.expression(&compare.expr);
-                compare.ops.iter().for_each(|operation| self.expression(&operation.expr))
+                compare
+                    .ops
+                    .iter()
+                    .for_each(|operation| self.expression(&operation.expr))
             }
             Expr::IfExpr(condition) => {
                 self.expression(&condition.test_expr);
@@ -241,17 +314,26 @@ impl<'a> Walk<'a> {
             }
             Expr::Call(call) => match &call.expr {
                 Expr::Var(name) if name.id == "range" => self.arguments(&call.args),
-                other => self.refuse(other.span(), "the only function in templates is `range`; use filters (`value|filter`)"),
+                other => self.refuse(
+                    other.span(),
+                    "the only function in templates is `range`; use filters (`value|filter`)",
+                ),
             },
             Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
             Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
-            Expr::Map(map) => map.keys.iter().chain(&map.values).for_each(|item| self.expression(item)),
+            Expr::Map(map) => map
+                .keys
+                .iter()
+                .chain(&map.values)
+                .for_each(|item| self.expression(item)),
         }
     }
 
     fn arguments(&mut self, arguments: &[CallArg<'a>]) {
         arguments.iter().for_each(|argument| match argument {
-            CallArg::Pos(value) | CallArg::Kwarg(_, value) | CallArg::PosSplat(value) | CallArg::KwargSplat(value) => self.expression(value),
+            CallArg::Pos(value) | CallArg::Kwarg(_, value) | CallArg::PosSplat(value) | CallArg::KwargSplat(value) => {
+                self.expression(value)
+            }
         })
     }
 }
@@ -286,7 +368,11 @@ fn path_of<'e, 'a>(expression: &'e Expr<'a>) -> Option<(Vec<String>, Vec<&'e Exp
         Expr::GetItem(get) => {
             let (mut path, mut computed) = path_of(&get.expr)?;
             let constant = match &get.subscript_expr {
-                Expr::Const(constant) => constant.value.as_str().map(str::to_owned).or_else(|| constant.value.as_usize().map(|index| index.to_string())),
+                Expr::Const(constant) => constant
+                    .value
+                    .as_str()
+                    .map(str::to_owned)
+                    .or_else(|| constant.value.as_usize().map(|index| index.to_string())),
                 _ => None,
             };
             match constant {

@@ -13,13 +13,51 @@ const WORK_MAX: u64 = 32 * RENDERED_BYTES_MAX as u64;
 
 /// Every filter that a template may use.
 pub(super) const NAMES: &[&str] = &[
-    "abs", "batch", "bool", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "join", "last", "length", "lines",
-    "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "select", "selectattr", "shell_quote", "slice",
-    "sort", "split", "string", "sum", "title", "tojson", "trim", "unique", "upper",
+    "abs",
+    "batch",
+    "bool",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "select",
+    "selectattr",
+    "shell_quote",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "unique",
+    "upper",
 ];
 
 /// Those of minijinja that are left out: they make markup, or grow what they take without bound.
-const REMOVED: &[&str] = &["attr", "chain", "e", "escape", "format", "groupby", "indent", "pprint", "safe", "zip"];
+const REMOVED: &[&str] = &[
+    "attr", "chain", "e", "escape", "format", "groupby", "indent", "pprint", "safe", "zip",
+];
 
 pub(super) fn install(environment: &mut Environment<'static>) {
     for name in REMOVED {
@@ -79,18 +117,25 @@ fn charge(work: &AtomicU64, value: Option<&Value>) -> Result<(), Error> {
     let size = value.as_str().map_or_else(|| value.len().unwrap_or(1), str::len) as u64;
     let before = work.fetch_add(size, Ordering::Relaxed);
     if before.saturating_add(size) > WORK_MAX {
-        return Err(Error::new(ErrorKind::InvalidOperation, "the template's filters go through too much text"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "the template's filters go through too much text",
+        ));
     }
     Ok(())
 }
 
 fn too_long(filter: &str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("`{filter}` makes more than {RENDERED_BYTES_MAX} bytes"))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("`{filter}` makes more than {RENDERED_BYTES_MAX} bytes"),
+    )
 }
 
 /// Writes a value: texts and numbers as they are, all else as JSON. (minijinja would write Python: `True`, `None`, `['x']`.)
 pub(super) fn write(out: &mut Output<'_>, _state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let failed = |error: std::fmt::Error| Error::new(ErrorKind::WriteFailure, "the result is too long").with_source(error);
+    let failed =
+        |error: std::fmt::Error| Error::new(ErrorKind::WriteFailure, "the result is too long").with_source(error);
     match value.as_str() {
         Some(text) => out.write_str(text).map_err(failed),
         None => out.write_str(&text("value", value)?).map_err(failed),
@@ -132,11 +177,25 @@ fn shell_quote(value: Value) -> Result<String, Error> {
 fn quoted(value: &Value) -> Result<String, Error> {
     let text = text("shell_quote", value)?;
     if text.contains('\0') {
-        return Err(Error::new(ErrorKind::InvalidOperation, "a NUL character cannot be passed to a shell"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a NUL character cannot be passed to a shell",
+        ));
     }
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte));
-    let word = if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) };
-    if word.len() > RENDERED_BYTES_MAX { Err(too_long("shell_quote")) } else { Ok(word) }
+    let plain = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte));
+    let word = if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    };
+    if word.len() > RENDERED_BYTES_MAX {
+        Err(too_long("shell_quote"))
+    } else {
+        Ok(word)
+    }
 }
 
 /// JSON, compact, or indented by two when asked. Unlike minijinja's it escapes nothing for HTML: it goes into scripts and files.
@@ -154,7 +213,11 @@ fn string(value: Value) -> Result<String, Error> {
 
 fn json(filter: &str, value: &Value, pretty: bool) -> Result<String, Error> {
     let mut out = LimitedBytes(Vec::new());
-    let written = if pretty { serde_json::to_writer_pretty(&mut out, value) } else { serde_json::to_writer(&mut out, value) };
+    let written = if pretty {
+        serde_json::to_writer_pretty(&mut out, value)
+    } else {
+        serde_json::to_writer(&mut out, value)
+    };
     match written {
         Ok(()) => String::from_utf8(out.0).map_err(|_| Error::new(ErrorKind::BadSerialization, "JSON is not UTF-8")),
         Err(error) if error.is_io() => Err(too_long(filter)),

@@ -31,22 +31,37 @@ pub struct RenderError {
 /// When the template does not parse or uses what is refused, a name is undefined, a filter fails, or the result or the effort passes its limit.
 pub fn render(template: &str, scope: &serde_json::Value) -> Result<String, RenderError> {
     if !has_markup(template) {
-        return if template.len() > RENDERED_BYTES_MAX { Err(too_large()) } else { Ok(template.to_owned()) };
+        return if template.len() > RENDERED_BYTES_MAX {
+            Err(too_large())
+        } else {
+            Ok(template.to_owned())
+        };
     }
     let Analysis { references, problems } = analyse(template)?;
     if let Some(problem) = problems.into_iter().next() {
         return Err(problem);
     }
     let environment = environment();
-    let compiled = environment.template_from_str(template).map_err(|error| explained(template, &error, &references, scope))?;
-    let mut out = Bounded { bytes: Vec::new(), full: false };
-    let outcome = compiled.render_captured_to(minijinja::Value::from(minijinja::value::Serde(scope)), &mut out).map(|_| ());
+    let compiled = environment
+        .template_from_str(template)
+        .map_err(|error| explained(template, &error, &references, scope))?;
+    let mut out = Bounded {
+        bytes: Vec::new(),
+        full: false,
+    };
+    let outcome = compiled
+        .render_captured_to(minijinja::Value::from(minijinja::value::Serde(scope)), &mut out)
+        .map(|_| ());
     if out.full {
         return Err(too_large());
     }
     outcome.map_err(|error| explained(template, &error, &references, scope))?;
     // Only whole texts were written.
-    String::from_utf8(out.bytes).map_err(|_| RenderError { line: 1, column: 0, message: "the result is not UTF-8".to_owned() })
+    String::from_utf8(out.bytes).map_err(|_| RenderError {
+        line: 1,
+        column: 0,
+        message: "the result is not UTF-8".to_owned(),
+    })
 }
 
 /// Whether a text has anything that minijinja would act on.
@@ -77,29 +92,61 @@ fn syntax() -> minijinja::syntax::SyntaxConfig {
 }
 
 fn too_large() -> RenderError {
-    RenderError { line: 1, column: 0, message: format!("the result is longer than {RENDERED_BYTES_MAX} bytes") }
+    RenderError {
+        line: 1,
+        column: 0,
+        message: format!("the result is longer than {RENDERED_BYTES_MAX} bytes"),
+    }
 }
 
 /// A sentence for an error of the engine.
-fn explained(template: &str, error: &minijinja::Error, references: &[Reference], scope: &serde_json::Value) -> RenderError {
+fn explained(
+    template: &str,
+    error: &minijinja::Error,
+    references: &[Reference],
+    scope: &serde_json::Value,
+) -> RenderError {
     let line = error.line().and_then(|line| u32::try_from(line).ok()).unwrap_or(1);
-    let column = error.range().map_or(0, |range| analyse::column_of(template, range.start));
+    let column = error
+        .range()
+        .map_or(0, |range| analyse::column_of(template, range.start));
     if error.kind() == ErrorKind::UndefinedError {
         // The first reference on that line that leads nowhere is the one.
-        let lost = references.iter().filter(|reference| reference.line == line || error.line().is_none());
+        let lost = references
+            .iter()
+            .filter(|reference| reference.line == line || error.line().is_none());
         for reference in lost {
             if let Some(message) = reference.explain(scope) {
-                return RenderError { line: reference.line, column: reference.column, message };
+                return RenderError {
+                    line: reference.line,
+                    column: reference.column,
+                    message,
+                };
             }
         }
-        let expression = error.range().and_then(|range| template.get(range)).map(|text| format!(": `{text}`")).unwrap_or_default();
-        return RenderError { line, column, message: format!("a name is undefined{expression}") };
+        let expression = error
+            .range()
+            .and_then(|range| template.get(range))
+            .map(|text| format!(": `{text}`"))
+            .unwrap_or_default();
+        return RenderError {
+            line,
+            column,
+            message: format!("a name is undefined{expression}"),
+        };
     }
     let message = match error.kind() {
         ErrorKind::OutOfFuel => format!("the template takes more than {TEMPLATE_FUEL} steps to render"),
         ErrorKind::UnknownFilter => {
-            let name = error.detail().and_then(|detail| detail.split_whitespace().nth(1)).unwrap_or_default().to_owned();
-            format!("unknown filter `{name}`{}", super::issues::hint(&name, filters::NAMES.iter().copied()))
+            let name = error
+                .detail()
+                .and_then(|detail| detail.split_whitespace().nth(1))
+                .unwrap_or_default()
+                .to_owned();
+            format!(
+                "unknown filter `{name}`{}",
+                super::issues::hint(&name, filters::NAMES.iter().copied())
+            )
         }
         _ => match (error.detail(), std::error::Error::source(error)) {
             (Some(detail), Some(source)) => format!("{detail}: {source}"),

@@ -23,12 +23,25 @@ fn the_sample_has_what_the_readme_promises() {
     let sample = definition(EXAMPLES[3].1);
     let names: Vec<&String> = sample.tasks.keys().collect();
     assert_eq!(names, ["scan", "languages", "tests", "report"]);
-    let keys: Vec<&str> = sample.tasks["scan"].steps.iter().map(|step| step.key.as_str()).collect();
+    let keys: Vec<&str> = sample.tasks["scan"]
+        .steps
+        .iter()
+        .map(|step| step.key.as_str())
+        .collect();
     assert_eq!(keys, ["secrets", "large-files", "licences"]);
     assert_eq!(sample.tasks["report"].needs, ["scan", "languages", "tests"]);
     assert_eq!(sample.parameters["required"], json!(["repo"]));
-    assert_eq!(sample.parameters["properties"]["large_bytes"]["default"], json!(10 << 20));
-    assert!(sample.tasks.values().flat_map(|task| &task.steps).all(|step| step.image == "gantry/sandbox"));
+    assert_eq!(
+        sample.parameters["properties"]["large_bytes"]["default"],
+        json!(10 << 20)
+    );
+    assert!(
+        sample
+            .tasks
+            .values()
+            .flat_map(|task| &task.steps)
+            .all(|step| step.image == "gantry/sandbox")
+    );
 }
 
 #[test]
@@ -38,7 +51,10 @@ fn layout_and_language_do_not_change_the_digest() {
     assert_eq!(yaml, json);
     let other = compile(b"name: x\ntasks: {a: {run: echo, timeout: 61}}\n").unwrap();
     assert_ne!(yaml.digest, other.digest);
-    assert_eq!(yaml.digest, *blake3::hash(&serde_json::to_vec(&yaml.definition).unwrap()).as_bytes());
+    assert_eq!(
+        yaml.digest,
+        *blake3::hash(&serde_json::to_vec(&yaml.definition).unwrap()).as_bytes()
+    );
 }
 
 #[test]
@@ -48,17 +64,49 @@ fn the_nearest_setting_wins() {
          tasks:\n  t:\n    image: b\n    env: {B: two, C: true}\n    steps:\n      - run: [echo, 5, 'x y']\n      - run: x\n        image: c\n        timeout: 1.5\n\
         \x20       env: {C: '{{ params }}'}\n        retry: {attempts: 3, backoff: 2m}\n        resources: {cpu: 0.25, memory: 64MiB}\n",
     );
-    let [first, second] = compiled.tasks["t"].steps.as_slice() else { panic!("two steps") };
+    let [first, second] = compiled.tasks["t"].steps.as_slice() else {
+        panic!("two steps")
+    };
     assert_eq!(first.run, RunDef::Argv(vec!["echo".into(), "5".into(), "x y".into()]));
-    assert_eq!((first.key.as_str(), first.image.as_str(), first.timeout_ms), ("step-1", "b", Some(3_600_000)));
-    let env: Vec<(&str, &str)> = first.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(
+        (first.key.as_str(), first.image.as_str(), first.timeout_ms),
+        ("step-1", "b", Some(3_600_000))
+    );
+    let env: Vec<(&str, &str)> = first
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     assert_eq!(env, [("A", "1"), ("B", "two"), ("C", "true")]);
-    assert_eq!((first.grace_ms, first.output_limit_bytes, first.retry.attempts), (1_000, 1 << 20, 2));
-    assert_eq!((first.resources.cpu_millis, first.resources.memory_bytes), (500, 256 << 20));
-    assert_eq!((second.key.as_str(), second.image.as_str(), second.timeout_ms), ("step-2", "c", Some(1_500)));
+    assert_eq!(
+        (first.grace_ms, first.output_limit_bytes, first.retry.attempts),
+        (1_000, 1 << 20, 2)
+    );
+    assert_eq!(
+        (first.resources.cpu_millis, first.resources.memory_bytes),
+        (500, 256 << 20)
+    );
+    assert_eq!(
+        (second.key.as_str(), second.image.as_str(), second.timeout_ms),
+        ("step-2", "c", Some(1_500))
+    );
     assert_eq!(second.env["C"], "{{ params }}");
-    assert_eq!((second.retry.attempts, second.retry.backoff_ms, second.retry.max_backoff_ms), (3, 120_000, 120_000));
-    assert_eq!((second.resources.cpu_millis, second.resources.memory_bytes, second.resources.tmp_bytes), (250, 64 << 20, 8 << 20));
+    assert_eq!(
+        (
+            second.retry.attempts,
+            second.retry.backoff_ms,
+            second.retry.max_backoff_ms
+        ),
+        (3, 120_000, 120_000)
+    );
+    assert_eq!(
+        (
+            second.resources.cpu_millis,
+            second.resources.memory_bytes,
+            second.resources.tmp_bytes
+        ),
+        (250, 64 << 20, 8 << 20)
+    );
     assert_eq!(second.workdir.as_deref(), Some("d"));
 }
 
@@ -67,9 +115,20 @@ fn defaults_of_ours() {
     let compiled = definition("name: x\ntasks: {t: {run: x}}\n");
     let step = &compiled.tasks["t"].steps[0];
     assert_eq!(step.image, "gantry/sandbox");
-    assert_eq!((step.timeout_ms, step.retry.attempts, step.grace_ms, step.output_limit_bytes), (None, 1, 10_000, 64 << 20));
+    assert_eq!(
+        (
+            step.timeout_ms,
+            step.retry.attempts,
+            step.grace_ms,
+            step.output_limit_bytes
+        ),
+        (None, 1, 10_000, 64 << 20)
+    );
     assert_eq!(compiled.tasks["t"].run_on, RunOn::Success);
-    assert_eq!(compiled.parameters, json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false}));
+    assert_eq!(
+        compiled.parameters,
+        json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false})
+    );
 }
 
 #[test]
@@ -78,20 +137,36 @@ fn workspaces_and_inputs() {
         "name: x\ntasks:\n  a: {run: x, workspace: {git: 'https://h/r.git', ref: 'v1', depth: 1}}\n  b: {run: x, workspace: {}}\n\
         \x20 c:\n    needs: [a, b]\n    run: x\n    run_on: always\n    workspace: {mounts: {l: {from: a}, r: {path: /srv/x}}}\n    inputs: [{task: a}, {task: b, artifact: '*.json', path: in/, optional: true}]\n",
     );
-    let git = WorkspaceSourceDef::Git { url: "https://h/r.git".into(), reference: Some("v1".into()), depth: Some(1) };
+    let git = WorkspaceSourceDef::Git {
+        url: "https://h/r.git".into(),
+        reference: Some("v1".into()),
+        depth: Some(1),
+    };
     assert_eq!(compiled.tasks["a"].workspace[0].source, git);
     assert_eq!(compiled.tasks["a"].workspace[0].name, "");
     assert!(compiled.tasks["b"].workspace.is_empty());
-    let mounts: Vec<&str> = compiled.tasks["c"].workspace.iter().map(|mount| mount.name.as_str()).collect();
+    let mounts: Vec<&str> = compiled.tasks["c"]
+        .workspace
+        .iter()
+        .map(|mount| mount.name.as_str())
+        .collect();
     assert_eq!(mounts, ["l", "r"]);
     let inputs = &compiled.tasks["c"].inputs;
-    assert_eq!((inputs[0].artifact.as_str(), inputs[0].path.as_str(), inputs[0].optional), ("**", "inputs/a/", false));
-    assert_eq!((inputs[1].artifact.as_str(), inputs[1].path.as_str(), inputs[1].optional), ("*.json", "in/", true));
+    assert_eq!(
+        (inputs[0].artifact.as_str(), inputs[0].path.as_str(), inputs[0].optional),
+        ("**", "inputs/a/", false)
+    );
+    assert_eq!(
+        (inputs[1].artifact.as_str(), inputs[1].path.as_str(), inputs[1].optional),
+        ("*.json", "in/", true)
+    );
 }
 
 #[test]
 fn needs_reach_through() {
-    definition("name: x\ntasks:\n  a: {run: x}\n  b: {run: x, needs: a}\n  c: {run: '{{ tasks.a.outputs.x }}{{ tasks.b.state }}', needs: b, workspace: {from: a}}\n");
+    definition(
+        "name: x\ntasks:\n  a: {run: x}\n  b: {run: x, needs: a}\n  c: {run: '{{ tasks.a.outputs.x }}{{ tasks.b.state }}', needs: b, workspace: {from: a}}\n",
+    );
 }
 
 #[test]
@@ -104,5 +179,7 @@ fn aliases_and_merge_keys_share_parts() {
 
 #[test]
 fn loop_variables_are_known() {
-    definition("name: x\nparameters: {l: {type: array, default: []}}\ntasks: {t: {run: '{% for i in params.l %}{{ i.x }}{{ loop.index }}{% for a, b in i|items %}{{ a ~ b }}{% endfor %}{% endfor %}'}}\n");
+    definition(
+        "name: x\nparameters: {l: {type: array, default: []}}\ntasks: {t: {run: '{% for i in params.l %}{{ i.x }}{{ loop.index }}{% for a, b in i|items %}{{ a ~ b }}{% endfor %}{% endfor %}'}}\n",
+    );
 }

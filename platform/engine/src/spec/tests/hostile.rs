@@ -12,25 +12,43 @@ fn first_message(source: &[u8]) -> String {
 #[test]
 fn size_is_checked_before_anything_else() {
     let message = first_message(&vec![b'['; 10 << 20]);
-    assert_eq!(message, "the definition is 10485760 bytes long; at most 1048576 are allowed");
+    assert_eq!(
+        message,
+        "the definition is 10485760 bytes long; at most 1048576 are allowed"
+    );
 }
 
 #[test]
 fn binary_input_is_no_text() {
     let issues = compile(b"name: x\nta\xffsks:").unwrap_err();
-    assert_eq!((issues[0].line, issues[0].column, issues[0].message.as_str()), (Some(2), Some(3), "the definition is not UTF-8 text"));
+    assert_eq!(
+        (issues[0].line, issues[0].column, issues[0].message.as_str()),
+        (Some(2), Some(3), "the definition is not UTF-8 text")
+    );
     assert!(first_message(b"\x7fELF\x02\x01\x01\x00").contains("control character"));
     assert!(compile(&[0; 4096]).is_err());
 }
 
 #[test]
 fn deep_nesting_is_bounded() {
-    for source in ["[".repeat(500_000), "{a: ".repeat(200_000), "- ".repeat(500_000), "? ".repeat(500_000), "a:\n".repeat(3)] {
+    for source in [
+        "[".repeat(500_000),
+        "{a: ".repeat(200_000),
+        "- ".repeat(500_000),
+        "? ".repeat(500_000),
+        "a:\n".repeat(3),
+    ] {
         assert!(compile(source.as_bytes()).is_err());
     }
     let block: String = (0..500).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
-    assert_eq!(first_message(block.as_bytes()), "maps and lists are nested more than 32 deep");
-    assert_eq!(first_message("[".repeat(500_000).as_bytes()), "maps and lists are nested more than 32 deep");
+    assert_eq!(
+        first_message(block.as_bytes()),
+        "maps and lists are nested more than 32 deep"
+    );
+    assert_eq!(
+        first_message("[".repeat(500_000).as_bytes()),
+        "maps and lists are nested more than 32 deep"
+    );
 }
 
 #[test]
@@ -41,7 +59,10 @@ fn aliases_cannot_blow_up() {
         source.push_str(&format!("a{level}: &a{level} [{uses}]\n"));
     }
     let message = first_message(source.as_bytes());
-    assert!(message.contains("too large once its aliases are filled in"), "{message}");
+    assert!(
+        message.contains("too large once its aliases are filled in"),
+        "{message}"
+    );
     let mut texts = format!("a: &a {}\nb: [", "x".repeat(500_000));
     texts.push_str(&"*a, ".repeat(1_900));
     texts.push_str("]\n");

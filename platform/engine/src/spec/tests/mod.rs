@@ -11,7 +11,8 @@ use super::{Compiled, compile};
 
 /// A definition that has to compile.
 fn definition(source: &str) -> Definition {
-    let Compiled { definition, .. } = compile(source.as_bytes()).unwrap_or_else(|issues| panic!("refused: {issues:#?}\n{source}"));
+    let Compiled { definition, .. } =
+        compile(source.as_bytes()).unwrap_or_else(|issues| panic!("refused: {issues:#?}\n{source}"));
     definition
 }
 

@@ -9,13 +9,17 @@ const SOURCE: &str = "name: x\nparameters:\n  repo: {type: string, description: 
 
 fn check(given: Value) -> Result<Map<String, Value>, Vec<String>> {
     let Value::Object(given) = given else { panic!("a map") };
-    check_parameters(&definition(SOURCE), given).map_err(|issues| issues.into_iter().map(|issue| issue.message).collect())
+    check_parameters(&definition(SOURCE), given)
+        .map_err(|issues| issues.into_iter().map(|issue| issue.message).collect())
 }
 
 #[test]
 fn defaults_are_filled_in_and_texts_are_read() {
     let values = check(json!({"repo": "r", "depth": "3", "deep": "true", "list": "[1, 2]"})).unwrap();
-    assert_eq!(Value::Object(values), json!({"repo": "r", "depth": 3, "deep": true, "mode": "fast", "list": [1, 2]}));
+    assert_eq!(
+        Value::Object(values),
+        json!({"repo": "r", "depth": 3, "deep": true, "mode": "fast", "list": [1, 2]})
+    );
     // The other way round, only where nothing is lost.
     assert_eq!(check(json!({"repo": 2024})).unwrap()["repo"], json!("2024"));
     assert!(check(json!({"repo": 1.5})).is_err());

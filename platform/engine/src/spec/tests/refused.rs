@@ -5,7 +5,17 @@ use crate::spec::compile;
 /// Compiles and returns `line:column message` of each issue.
 fn issues(source: &str) -> Vec<String> {
     let issues = compile(source.as_bytes()).expect_err("has to be refused");
-    issues.into_iter().map(|issue| format!("{}:{} {}", issue.line.unwrap_or(0), issue.column.unwrap_or(0), issue.message)).collect()
+    issues
+        .into_iter()
+        .map(|issue| {
+            format!(
+                "{}:{} {}",
+                issue.line.unwrap_or(0),
+                issue.column.unwrap_or(0),
+                issue.message
+            )
+        })
+        .collect()
 }
 
 /// Each source is refused with exactly these issues.
@@ -26,9 +36,15 @@ fn texts_that_are_no_yaml() {
         ("", &["0:0 the definition is empty"]),
         ("# nothing\n", &["0:0 the definition is empty"]),
         ("name: a\nname: b\n", &["2:1 the field `name` is given twice"]),
-        ("name: a\n---\nname: b\n", &["2:1 the text holds more than one document; a definition is one"]),
+        (
+            "name: a\n---\nname: b\n",
+            &["2:1 the text holds more than one document; a definition is one"],
+        ),
         ("- a\n", &["1:1 the definition is a list; it takes a map"]),
-        ("a: \u{7}\n", &["1:4 the definition holds the control character U+0007; it has to be text"]),
+        (
+            "a: \u{7}\n",
+            &["1:4 the definition holds the control character U+0007; it has to be text"],
+        ),
     ]);
     let text = issues("tasks: [a\n: b\n");
     assert_eq!(text.len(), 1);
@@ -57,7 +73,10 @@ fn unknown_fields_and_wrong_types_all_at_once() {
     )]);
     table(&[
         ("tasks: {t: {run: x}}\n", &["1:1 the definition lacks the field `name`"]),
-        ("gantry: v2\nname: x\ntasks: {t: {run: x}}\n", &["1:9 `gantry` cannot be `v2`; it is one of v1; did you mean `v1`?"]),
+        (
+            "gantry: v2\nname: x\ntasks: {t: {run: x}}\n",
+            &["1:9 `gantry` cannot be `v2`; it is one of v1; did you mean `v1`?"],
+        ),
         ("name: x\ntasks: {}\n", &["2:8 a workflow needs at least one task"]),
     ]);
 }
@@ -69,7 +88,10 @@ fn needs() {
             "name: x\ntasks:\n  a: {run: x, needs: c}\n  b: {run: x, needs: [a]}\n  c: {run: x, needs: [b]}\n",
             &["3:22 tasks need each other in a circle: a -> c -> b -> a"],
         ),
-        ("name: x\ntasks:\n  a: {run: x, needs: a}\n", &["3:22 task `a` needs itself"]),
+        (
+            "name: x\ntasks:\n  a: {run: x, needs: a}\n",
+            &["3:22 task `a` needs itself"],
+        ),
         (
             "name: x\ntasks:\n  build: {run: x}\n  b: {run: x, needs: [biuld, build, build, zzz]}\n",
             &[
@@ -93,18 +115,32 @@ fn a_long_chain_of_needs_is_no_problem_and_a_long_circle_is_found() {
     assert!(compile(chain("").as_bytes()).is_ok());
     let found = issues(&chain(", needs: t999"));
     assert_eq!(found.len(), 1);
-    assert!(found[0].starts_with("3:23 tasks need each other in a circle: t0 -> t999 -> t998"), "{}", &found[0][..80]);
-    assert!(issues(&format!("{}  t1000: {{run: x}}\n", chain("")))[0].contains("1001 tasks are too many; at most 1000"));
+    assert!(
+        found[0].starts_with("3:23 tasks need each other in a circle: t0 -> t999 -> t998"),
+        "{}",
+        &found[0][..80]
+    );
+    assert!(
+        issues(&format!("{}  t1000: {{run: x}}\n", chain("")))[0].contains("1001 tasks are too many; at most 1000")
+    );
 }
 
 #[test]
 fn steps() {
     table(&[
-        (&task("    image: a\n"), &["3:3 task `t` has nothing to run; give it `run` or `steps`"]),
-        (&task("    run: x\n    steps: [{run: y}]\n"), &["4:5 task `t` has both `run` and `steps`; `run` is the short form of a single step"]),
+        (
+            &task("    image: a\n"),
+            &["3:3 task `t` has nothing to run; give it `run` or `steps`"],
+        ),
+        (
+            &task("    run: x\n    steps: [{run: y}]\n"),
+            &["4:5 task `t` has both `run` and `steps`; `run` is the short form of a single step"],
+        ),
         (&task("    steps: []\n"), &["4:12 a task needs at least one step"]),
         (
-            &task("    steps:\n      - {key: a, run: x}\n      - {name: a, run: x}\n      - {key: a b, run: ' '}\n      - {key: c, name: d, run: []}\n"),
+            &task(
+                "    steps:\n      - {key: a, run: x}\n      - {name: a, run: x}\n      - {key: a b, run: ' '}\n      - {key: c, name: d, run: []}\n",
+            ),
             &[
                 "6:16 the key `a` belongs to step 1 of this task already",
                 "7:15 `a b` is no name; a name is made of letters, digits, `_` and `-`, and begins with a letter or digit",
@@ -113,11 +149,17 @@ fn steps() {
                 "8:32 the command is empty; its first item is the program",
             ],
         ),
-        (&task("    steps: [{run: x}]\n    outputs: a\n"), &["5:5 `outputs` of a task goes with `run`; with `steps`, put it into the step that makes them"]),
-        (&task("    run: x\n    outputs: [a, a, b-c]\n"), &[
-            "5:18 the output `a` is named twice",
-            "5:21 `b-c` is no name here; it is made of letters, digits and `_`, does not begin with a digit, and has at most 128 bytes",
-        ]),
+        (
+            &task("    steps: [{run: x}]\n    outputs: a\n"),
+            &["5:5 `outputs` of a task goes with `run`; with `steps`, put it into the step that makes them"],
+        ),
+        (
+            &task("    run: x\n    outputs: [a, a, b-c]\n"),
+            &[
+                "5:18 the output `a` is named twice",
+                "5:21 `b-c` is no name here; it is made of letters, digits and `_`, does not begin with a digit, and has at most 128 bytes",
+            ],
+        ),
     ]);
     let many = (0..101).map(|_| "      - run: x\n").collect::<String>();
     assert!(issues(&task(&format!("    steps:\n{many}")))[0].contains("101 steps are too many; at most 100"));
@@ -126,55 +168,111 @@ fn steps() {
 #[test]
 fn values() {
     table(&[
-        (&task("    run: x\n    timeout: 5x\n"), &["5:14 `5x` is no duration; write it as 500ms, 30s, 10m, 2h, 1d or 1h30m"]),
-        (&task("    run: x\n    timeout: 0\n"), &["5:14 0 ms is out of range; it lies between 1 ms and 604800000 ms"]),
-        (&task("    run: x\n    timeout: 8d\n"), &["5:14 691200000 ms is out of range; it lies between 1 ms and 604800000 ms"]),
-        (&task("    run: x\n    retry: 101\n"), &["5:12 101 attempts in all are out of range; it lies between 1 (no retry) and 100"]),
-        (&task("    run: x\n    retry: {attempts: 2, backoff: 5m, max_backoff: 1m, factor: 0.5}\n"), &[
-            "5:52 the longest back-off (60000 ms) is shorter than the first (300000 ms)",
-            "5:64 0.5 is out of range; a factor lies between 1 and 100",
-        ]),
-        (&task("    run: x\n    resources: huge\n"), &["5:16 `resources` cannot be `huge`; it is one of small, medium, large"]),
-        (&task("    run: x\n    resources: {memory: 1MiB, cpu: fast, tmp: 1GiB}\n"), &[
-            "5:25 1048576 bytes is out of range; it lies between 16777216 and 17592186044416 bytes",
-            "5:36 `fast` is no amount of CPU; write cores (2, 0.5) or thousandths of a core (500m)",
-            "5:47 /tmp (1073741824 bytes) counts against memory and cannot be larger than it (536870912 bytes)",
-        ]),
-        (&task("    run: x\n    output_limit: 5GiB\n"), &["5:19 5368709120 bytes is out of range; it lies between 1024 and 4294967296 bytes"]),
-        (&task("    run: x\n    image: Bad Image\n"), &["5:12 `Bad Image` is no image; write name, name:tag, registry/name:tag or name@sha256:<64 hexadecimal digits>"]),
-        (&task("    run: x\n    env: {GANTRY_X: a, 1A: b}\n"), &[
-            "5:11 `GANTRY_X` is set by Gantry itself; choose another name",
-            "5:24 `1A` is no name here; it is made of letters, digits and `_`, does not begin with a digit, and has at most 128 bytes",
-        ]),
-        (&task("    run: x\n    artifacts: [../x, /y, '[a', {glob: 'a/../b'}]\n"), &[
-            "5:17 the glob `../x` has `..`; artifacts come from the workspace only",
-            "5:23 the glob `/y` is absolute; globs are relative to the workspace",
-            "5:27 the glob `[a` is not valid: unclosed character class; missing ']'",
-            "5:40 the glob `a/../b` has `..`; artifacts come from the workspace only",
-        ]),
-        (&task("    run: x\n    workdir: ../..\n"), &["5:14 `../..` has `..`, which is not allowed in a working directory"]),
+        (
+            &task("    run: x\n    timeout: 5x\n"),
+            &["5:14 `5x` is no duration; write it as 500ms, 30s, 10m, 2h, 1d or 1h30m"],
+        ),
+        (
+            &task("    run: x\n    timeout: 0\n"),
+            &["5:14 0 ms is out of range; it lies between 1 ms and 604800000 ms"],
+        ),
+        (
+            &task("    run: x\n    timeout: 8d\n"),
+            &["5:14 691200000 ms is out of range; it lies between 1 ms and 604800000 ms"],
+        ),
+        (
+            &task("    run: x\n    retry: 101\n"),
+            &["5:12 101 attempts in all are out of range; it lies between 1 (no retry) and 100"],
+        ),
+        (
+            &task("    run: x\n    retry: {attempts: 2, backoff: 5m, max_backoff: 1m, factor: 0.5}\n"),
+            &[
+                "5:52 the longest back-off (60000 ms) is shorter than the first (300000 ms)",
+                "5:64 0.5 is out of range; a factor lies between 1 and 100",
+            ],
+        ),
+        (
+            &task("    run: x\n    resources: huge\n"),
+            &["5:16 `resources` cannot be `huge`; it is one of small, medium, large"],
+        ),
+        (
+            &task("    run: x\n    resources: {memory: 1MiB, cpu: fast, tmp: 1GiB}\n"),
+            &[
+                "5:25 1048576 bytes is out of range; it lies between 16777216 and 17592186044416 bytes",
+                "5:36 `fast` is no amount of CPU; write cores (2, 0.5) or thousandths of a core (500m)",
+                "5:47 /tmp (1073741824 bytes) counts against memory and cannot be larger than it (536870912 bytes)",
+            ],
+        ),
+        (
+            &task("    run: x\n    output_limit: 5GiB\n"),
+            &["5:19 5368709120 bytes is out of range; it lies between 1024 and 4294967296 bytes"],
+        ),
+        (
+            &task("    run: x\n    image: Bad Image\n"),
+            &[
+                "5:12 `Bad Image` is no image; write name, name:tag, registry/name:tag or name@sha256:<64 hexadecimal digits>",
+            ],
+        ),
+        (
+            &task("    run: x\n    env: {GANTRY_X: a, 1A: b}\n"),
+            &[
+                "5:11 `GANTRY_X` is set by Gantry itself; choose another name",
+                "5:24 `1A` is no name here; it is made of letters, digits and `_`, does not begin with a digit, and has at most 128 bytes",
+            ],
+        ),
+        (
+            &task("    run: x\n    artifacts: [../x, /y, '[a', {glob: 'a/../b'}]\n"),
+            &[
+                "5:17 the glob `../x` has `..`; artifacts come from the workspace only",
+                "5:23 the glob `/y` is absolute; globs are relative to the workspace",
+                "5:27 the glob `[a` is not valid: unclosed character class; missing ']'",
+                "5:40 the glob `a/../b` has `..`; artifacts come from the workspace only",
+            ],
+        ),
+        (
+            &task("    run: x\n    workdir: ../..\n"),
+            &["5:14 `../..` has `..`, which is not allowed in a working directory"],
+        ),
     ]);
 }
 
 #[test]
 fn workspaces_and_inputs() {
     table(&[
-        (&task("    run: x\n    workspace: {git: 'ext::sh -c id', ref: '-x'}\n"), &[
-            "5:22 `ext::sh -c id` is no git remote",
-            "5:44 `-x` is no branch, tag or commit",
-        ]),
-        (&task("    run: x\n    workspace: {git: 'ext::id'}\n"), &["5:22 the git remote begins with `ext::`; remote helpers run commands and are refused"]),
-        (&task("    run: x\n    workspace: {git: 'file:///etc'}\n"), &["5:22 git over `file://` is refused; use https, ssh, git, or an allow-listed local path"]),
-        (&task("    run: x\n    workspace: {path: src, ref: main}\n"), &[
-            "5:23 `src` is not absolute; a node's paths begin with `/`",
-            "5:28 `ref` goes with `git`",
-        ]),
-        (&task("    run: x\n    workspace: {path: /a/../b}\n"), &["5:23 `/a/../b` has `..`, which is not allowed in a working directory"]),
-        (&task("    run: x\n    workspace: {git: 'https://x/y', from: nobody, mounts: {'..': {}}}\n"), &[
-            "5:16 a workspace has either one source (`git`, `path` or `from`) or several under `mounts`, not both",
-            "5:60 `..` is no directory name; use letters, digits, `.`, `_` and `-`",
-            "5:66 the tree `..` has no source; give it `git`, `path` or `from`",
-        ]),
+        (
+            &task("    run: x\n    workspace: {git: 'ext::sh -c id', ref: '-x'}\n"),
+            &[
+                "5:22 `ext::sh -c id` is no git remote",
+                "5:44 `-x` is no branch, tag or commit",
+            ],
+        ),
+        (
+            &task("    run: x\n    workspace: {git: 'ext::id'}\n"),
+            &["5:22 the git remote begins with `ext::`; remote helpers run commands and are refused"],
+        ),
+        (
+            &task("    run: x\n    workspace: {git: 'file:///etc'}\n"),
+            &["5:22 git over `file://` is refused; use https, ssh, git, or an allow-listed local path"],
+        ),
+        (
+            &task("    run: x\n    workspace: {path: src, ref: main}\n"),
+            &[
+                "5:23 `src` is not absolute; a node's paths begin with `/`",
+                "5:28 `ref` goes with `git`",
+            ],
+        ),
+        (
+            &task("    run: x\n    workspace: {path: /a/../b}\n"),
+            &["5:23 `/a/../b` has `..`, which is not allowed in a working directory"],
+        ),
+        (
+            &task("    run: x\n    workspace: {git: 'https://x/y', from: nobody, mounts: {'..': {}}}\n"),
+            &[
+                "5:16 a workspace has either one source (`git`, `path` or `from`) or several under `mounts`, not both",
+                "5:60 `..` is no directory name; use letters, digits, `.`, `_` and `-`",
+                "5:66 the tree `..` has no source; give it `git`, `path` or `from`",
+            ],
+        ),
         (
             "name: x\ntasks:\n  a: {run: x}\n  b: {run: x, workspace: {from: a}, inputs: [{task: aa}, {task: a, path: /etc}, {upload: f}, {}]}\n",
             &[
@@ -200,15 +298,23 @@ fn templates() {
                 "9:10 `{% set %}` is not allowed in templates; use values, `if`, `for` and filters",
             ],
         ),
-        (&task("    run: '{{ 1 | lowr }} {{ include(1) }} {{ workflow.key }} {{ tasks.t }}'\n"), &[
-            "4:18 unknown filter `lowr`; did you mean `lower`?",
-            "4:29 the only function in templates is `range`; use filters (`value|filter`)",
-            "4:46 `workflow.key` does not exist; `workflow` has `id` and `name`",
-            "4:65 `tasks.t` may not have ended by then; add `t` to `needs`",
-        ]),
-        (&task("    run: echo {{ broken\n"), &["4:18 the template is not valid: unexpected end of input, expected end of variable block"]),
         (
-            &task("    steps:\n      - run: '{{ steps.b.outputs.x }}{{ steps[\"step-1\"].outputs }}'\n      - {key: b, run: '{{ steps.step-1.outputs }}{{ steps[\"step-1\"].state }}'}\n"),
+            &task("    run: '{{ 1 | lowr }} {{ include(1) }} {{ workflow.key }} {{ tasks.t }}'\n"),
+            &[
+                "4:18 unknown filter `lowr`; did you mean `lower`?",
+                "4:29 the only function in templates is `range`; use filters (`value|filter`)",
+                "4:46 `workflow.key` does not exist; `workflow` has `id` and `name`",
+                "4:65 `tasks.t` may not have ended by then; add `t` to `needs`",
+            ],
+        ),
+        (
+            &task("    run: echo {{ broken\n"),
+            &["4:18 the template is not valid: unexpected end of input, expected end of variable block"],
+        ),
+        (
+            &task(
+                "    steps:\n      - run: '{{ steps.b.outputs.x }}{{ steps[\"step-1\"].outputs }}'\n      - {key: b, run: '{{ steps.step-1.outputs }}{{ steps[\"step-1\"].state }}'}\n",
+            ),
             &[
                 "5:18 `steps.b` does not run before this step; only earlier steps can be read",
                 "5:41 `steps.step-1` does not run before this step; only earlier steps can be read",
@@ -225,10 +331,13 @@ fn templates() {
                 "6:44 `tasks.d`: there is no task `d`; did you mean `a`?",
             ],
         ),
-        (&task("    run: x\n    workspace: {path: '{{ steps.x.outputs.p }}{{ attempt }}'}\n"), &[
-            "5:27 `steps` cannot be read here: the workspace is built before the steps run",
-            "5:50 `attempt` is undefined; there is `params`, `tasks`, `workflow`, `task`",
-        ]),
+        (
+            &task("    run: x\n    workspace: {path: '{{ steps.x.outputs.p }}{{ attempt }}'}\n"),
+            &[
+                "5:27 `steps` cannot be read here: the workspace is built before the steps run",
+                "5:50 `attempt` is undefined; there is `params`, `tasks`, `workflow`, `task`",
+            ],
+        ),
     ]);
 }
 
@@ -238,27 +347,47 @@ fn parameters() {
         "name: x\nparameters:\n  a: string\n  b: {type: strin}\n  c: {type: integer, default: x}\n  d-e: {}\n  f: {$ref: 'http://localhost/x'}\n  g: {pattern: '('}\n  h: {minimum: a}\ntasks: {t: {run: x}}\n",
         &["3:6 `a` is a text; it takes a map"],
     )]);
-    let found = issues("name: x\nparameters:\n  b: {type: strin}\n  c: {type: integer, default: x}\n  d-e: {}\n  f: {$ref: 'http://localhost/x'}\n  h: {minimum: a}\ntasks: {t: {run: x}}\n");
-    assert_eq!(found[0], "3:13 parameter `b`: `strin` is no type; it is one of string, integer, number, boolean, array, object, null; did you mean `string`?");
-    assert_eq!(found[1], "4:31 parameter `c`: the default does not match the schema: \"x\" is not of type \"integer\"");
+    let found = issues(
+        "name: x\nparameters:\n  b: {type: strin}\n  c: {type: integer, default: x}\n  d-e: {}\n  f: {$ref: 'http://localhost/x'}\n  h: {minimum: a}\ntasks: {t: {run: x}}\n",
+    );
+    assert_eq!(
+        found[0],
+        "3:13 parameter `b`: `strin` is no type; it is one of string, integer, number, boolean, array, object, null; did you mean `string`?"
+    );
+    assert_eq!(
+        found[1],
+        "4:31 parameter `c`: the default does not match the schema: \"x\" is not of type \"integer\""
+    );
     assert!(found[2].starts_with("5:3 `d-e` is no name here"));
     assert_eq!(found[3], "6:13 parameter `f`: `$ref` is not supported in parameters");
-    assert!(found[4].starts_with("7:16 parameter `h`: not a valid JSON Schema"), "{}", found[4]);
+    assert!(
+        found[4].starts_with("7:16 parameter `h`: not a valid JSON Schema"),
+        "{}",
+        found[4]
+    );
     // A pattern that would need backtracking is refused, since it can take exponential time.
-    assert!(issues("name: x\nparameters: {g: {type: string, pattern: '(a)\\1'}}\ntasks: {t: {run: x}}\n")[0].contains("not a valid JSON Schema"));
+    assert!(
+        issues("name: x\nparameters: {g: {type: string, pattern: '(a)\\1'}}\ntasks: {t: {run: x}}\n")[0]
+            .contains("not a valid JSON Schema")
+    );
 }
 
 #[test]
 fn defaults_are_checked_and_reported_once() {
     table(&[(
         "name: x\ndefaults: {timeout: soon, env: {A: '{{ params.a }}'}}\ntasks: {a: {run: x}, b: {run: y}}\n",
-        &["2:21 `soon` is no duration; write it as 500ms, 30s, 10m, 2h, 1d or 1h30m", "2:40 `params.a` is not declared under `parameters`"],
+        &[
+            "2:21 `soon` is no duration; write it as 500ms, 30s, 10m, 2h, 1d or 1h30m",
+            "2:40 `params.a` is not declared under `parameters`",
+        ],
     )]);
 }
 
 #[test]
 fn many_issues_are_cut() {
-    let tasks = (0..300).map(|index| format!("  t{index}: {{run: x, timeout: z}}\n")).collect::<String>();
+    let tasks = (0..300)
+        .map(|index| format!("  t{index}: {{run: x, timeout: z}}\n"))
+        .collect::<String>();
     let found = issues(&format!("name: x\ntasks:\n{tasks}"));
     assert_eq!(found.len(), 101);
     assert_eq!(found[100], "0:0 200 more issues are not shown");
