@@ -201,7 +201,7 @@ async fn a_sandbox_outlives_the_fleet_and_is_adopted() {
     drop(fleet);
     assert_eq!(
         world.containers(),
-        [adoptable.container.clone()],
+        std::slice::from_ref(&adoptable.container),
         "a closed fleet leaves its containers running"
     );
 
@@ -391,6 +391,11 @@ async fn sandboxes_are_claimed_side_by_side_and_a_dropped_claim_leaves_nothing()
     let world = World::new();
     let fleet = world.open().await;
     let profile = world.profile(&fleet).await;
+    let health = fleet.health().await;
+    assert!(
+        health.docker_ok && health.fault.is_none() && health.containers == 0,
+        "{health:?}"
+    );
     let ids = [sandbox_id(), sandbox_id(), sandbox_id(), sandbox_id()];
     let claims = ids.map(|id| fleet.claim(id, &profile));
     let sandboxes = patient("claims", futures_util::future::try_join_all(claims))

@@ -157,17 +157,7 @@ impl Inner {
             .unwrap_or(Err(Trouble::TimedOut(limit)));
         match answer {
             Ok((info, list)) => {
-                let lacks = [
-                    ("memory", info.memory_limit),
-                    ("pids", info.pids_limit),
-                    ("CPU time", info.cpu_cfs_quota),
-                ];
-                let lacking = lacks.into_iter().find(|(_, can)| *can == Some(false));
-                let fault = lacking.map(|(what, _)| FleetError {
-                    code: ErrorCode::DockerRefused,
-                    message: format!("Docker cannot limit {what} on this machine"),
-                    hint: Some("enable the kernel's cgroup controllers and restart Docker; `docker info` lists what is missing".to_owned()),
-                });
+                let fault = shortcoming(&info);
                 let containers = list.len() as u64;
                 FleetHealth {
                     docker_ok: true,
@@ -185,6 +175,41 @@ impl Inner {
             }
         }
     }
+}
+
+/// What keeps this Docker from running sandboxes as they must be, if anything: said here, before every claim fails for it.
+fn shortcoming(info: &bollard::models::SystemInfo) -> Option<FleetError> {
+    let limits = [
+        ("memory", info.memory_limit),
+        ("swap", info.swap_limit),
+        ("pids", info.pids_limit),
+        ("CPU time", info.cpu_cfs_quota),
+    ];
+    if let Some((what, _)) = limits.into_iter().find(|(_, can)| *can == Some(false)) {
+        return Some(FleetError {
+            code: ErrorCode::DockerRefused,
+            message: format!("Docker cannot limit {what} on this machine"),
+            hint: Some(
+                "use cgroup v2, or enable the controllers on the kernel's command line (`cgroup_enable=memory swapaccount=1`); \
+                 `docker info` lists what is missing"
+                    .to_owned(),
+            ),
+        });
+    }
+    let options = info.security_options.iter().flatten();
+    let remapped = ["name=userns", "name=rootless"];
+    if options
+        .into_iter()
+        .any(|option| remapped.iter().any(|name| option.starts_with(name)))
+    {
+        return Some(FleetError {
+            code: ErrorCode::DockerRefused,
+            message: "Docker maps root to another uid, which this version's socket directories do not allow for"
+                .to_owned(),
+            hint: Some("run the daemon as root and without `userns-remap`".to_owned()),
+        });
+    }
+    None
 }
 
 /// A held lock; the last to leave takes the entry away.
@@ -267,10 +292,10 @@ impl Fleet for DockerFleet {
         // In a task of its own, so that a dropped call does not leave a container half made: whoever is not there to take it gets it destroyed.
         self.inner.tasks.spawn(async move {
             let claimed = inner.claim(id, profile).await;
-            if let Err(Ok(_unwanted)) = done.send(claimed) {
-                if let Err(error) = inner.destroy(id).await {
-                    tracing::warn!(sandbox = %id, %error, "a sandbox that nobody waited for is left to reconciliation");
-                }
+            if let Err(Ok(_unwanted)) = done.send(claimed)
+                && let Err(error) = inner.destroy(id).await
+            {
+                tracing::warn!(sandbox = %id, %error, "a sandbox that nobody waited for is left to reconciliation");
             }
         });
         answer
@@ -292,5 +317,35 @@ impl Fleet for DockerFleet {
 
     async fn reconcile(&self, claimed: &BTreeSet<SandboxId>) -> Result<Reconciled, FleetError> {
         self.inner.reconcile(claimed).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::SystemInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_docker_that_cannot_keep_the_limits_is_named() {
+        let able = SystemInfo {
+            memory_limit: Some(true),
+            swap_limit: Some(true),
+            pids_limit: Some(true),
+            cpu_cfs_quota: Some(true),
+            security_options: Some(vec!["name=seccomp,profile=default".to_owned()]),
+            ..Default::default()
+        };
+        assert!(shortcoming(&able).is_none());
+        let swapping = SystemInfo {
+            swap_limit: Some(false),
+            ..able.clone()
+        };
+        assert!(shortcoming(&swapping).unwrap().message.contains("swap"));
+        let remapped = SystemInfo {
+            security_options: Some(vec!["name=userns".to_owned()]),
+            ..able
+        };
+        assert_eq!(shortcoming(&remapped).unwrap().code, ErrorCode::DockerRefused);
     }
 }
