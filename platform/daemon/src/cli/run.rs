@@ -19,8 +19,7 @@ use crate::client::{Client, model};
 pub(crate) struct RunArgs {
     /// Workflow definition, YAML or JSON; `-` reads stdin
     file: PathBuf,
-    /// Parameter `name=value`. A value that is a JSON number, boolean, null, array or object is passed as such, anything else as text;
-    /// `name:=json` is always JSON
+    /// Parameter `name=text`; the definition says what type the text is read as. `name:=json` gives any JSON value
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
     /// Label `key=value`
@@ -145,8 +144,7 @@ fn parameter(text: &str) -> Result<(String, Value)> {
         let value = serde_json::from_str(value).with_context(|| format!("parameter `{name}`: `{value}` is not JSON"))?;
         return Ok((name.to_owned(), value));
     }
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-    Ok((name.to_owned(), value))
+    Ok((name.to_owned(), Value::String(value.to_owned())))
 }
 
 fn labels(given: &[String]) -> Result<Map<String, Value>> {
@@ -164,10 +162,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_json_where_they_are_and_text_otherwise() {
-        assert_eq!(parameter("a=1").unwrap(), ("a".to_owned(), json!(1)));
+    fn parameters_are_text_unless_json_is_asked_for() {
+        assert_eq!(parameter("a=1").unwrap(), ("a".to_owned(), json!("1")));
         assert_eq!(parameter("a=x=y").unwrap(), ("a".to_owned(), json!("x=y")));
-        assert_eq!(parameter("a=\"1\"").unwrap(), ("a".to_owned(), json!("1")));
         assert_eq!(parameter("a:=[1]").unwrap(), ("a".to_owned(), json!([1])));
         assert!(parameter("a:=[1").is_err());
         assert!(parameter("a").is_err());

@@ -7,7 +7,7 @@ pub(crate) mod model;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 
@@ -79,9 +79,4 @@ impl Client {
         let response = self.send(self.request(Method::POST, path).json(body)).await?;
         response.json().await.context("read the answer")
     }
-}
-
-/// Whether an error is the server's "no such thing".
-pub(crate) fn is_status(error: &anyhow::Error, status: StatusCode) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.0.status == status.as_u16())
 }

@@ -98,12 +98,6 @@ pub(crate) struct Summary {
     pub(crate) failure: Option<Failure>,
 }
 
-impl Summary {
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.state.as_str(), "completed" | "failed" | "cancelled")
-    }
-}
-
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Workflow {
     #[serde(flatten)]

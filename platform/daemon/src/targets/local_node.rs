@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use gantry_fleet_manager::{DockerFleet, FleetConfig, PullPolicy};
+use gantry_proto::time::SystemClock;
 use gantry_runtime_node::{Node, NodeConfig, Uplink, identity};
 
 /// What this machine offers, and how it is reached. Shared by `gantry dev` and `gantry node`.
@@ -49,7 +50,9 @@ impl LocalNode {
     /// Ends the node. Sandboxes go on and are adopted at the next start.
     pub(crate) async fn stop(self) {
         self.node.shutdown().await;
-        self.fleet.close().await;
+        if let Err(error) = self.fleet.close().await {
+            tracing::warn!(%error, "the fleet was not closed cleanly; the next start reconciles");
+        }
     }
 }
 
@@ -59,7 +62,7 @@ pub(crate) async fn start(args: &HostArgs, state_dir: &Path, installation: &str,
         bail!("a node must run as root: it mounts workspaces and gives each step a user of its own");
     }
     let supervisor = supervisor(args)?;
-    let node = identity::load_or_create(state_dir).context("read the node's identity")?;
+    let node = identity::load_or_create(state_dir, &SystemClock).context("read the node's identity")?;
     let mut fleet = FleetConfig::new(state_dir.join("fleet"), installation.to_owned(), node, supervisor);
     fleet.docker_socket.clone_from(&args.docker_socket);
     if args.pull {
