@@ -176,8 +176,11 @@ impl Call {
     }
 }
 
-/// Reads JSON; the message has line and column.
+/// Reads a JSON object; the message has line and column. An array is refused: serde would take its items for the fields in their order.
 pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::invalid("the body must be a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
 }
 

@@ -173,6 +173,7 @@ async fn bad_submissions_are_refused_with_the_reason() {
     );
     for bad in [
         json!({}),
+        json!(["name: x"]),
         json!({ "definition": 5 }),
         json!({ "definition": "x", "tenant": "ten_1" }),
         json!({ "definition": "x", "parameters": [] }),

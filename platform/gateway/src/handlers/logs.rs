@@ -93,6 +93,7 @@ pub(crate) async fn logs(call: GuardedCall) -> Result<Response, Problem> {
     })
 }
 
+#[allow(clippy::needless_pass_by_value)] // it stands where a function over chunks is wanted
 fn ndjson(chunk: Chunk) -> Bytes {
     let mut bytes = serde_json::to_vec(&line(&chunk)).unwrap_or_default();
     bytes.push(b'\n');
