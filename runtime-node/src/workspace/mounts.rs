@@ -14,11 +14,21 @@ use rustix::mount::{MountFlags, UnmountFlags};
 /// Mounts on top of each other at one place; more is not ours.
 const STACK_MAX: usize = 8;
 
-/// First part of the mount source of our overlays, by which left-over ones are found.
-pub(super) const OVERLAY_SOURCE: &str = "gantry-ws";
+/// Mount source of the overlays over the workspaces at `root`, by which left-over ones are found wherever they are.
+pub(super) fn overlay_source(root: &Path) -> String {
+    format!(
+        "gantry-ws-{}",
+        &blake3::hash(root.as_os_str().as_bytes()).to_hex()[..16]
+    )
+}
 
 /// Mounts an overlay. `lowers` newest first; `upper` and `work` absent: read-only.
-pub(super) fn overlay(lowers: &[PathBuf], upper_work: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+pub(super) fn overlay(
+    source: &str,
+    lowers: &[PathBuf],
+    upper_work: Option<(&Path, &Path)>,
+    target: &Path,
+) -> io::Result<()> {
     // Through descriptors: option values stay short for any number of layers, and no character of a path is special.
     let mut held: Vec<OwnedFd> = Vec::with_capacity(lowers.len() + 2);
     let mut by_descriptor = |path: &Path| -> io::Result<String> {
@@ -53,7 +63,7 @@ pub(super) fn overlay(lowers: &[PathBuf], upper_work: Option<(&Path, &Path)>, ta
         }
     }
     let options = CString::new(options)?;
-    rustix::mount::mount(OVERLAY_SOURCE, target, "overlay", flags, options.as_c_str())?;
+    rustix::mount::mount(source, target, "overlay", flags, options.as_c_str())?;
     Ok(())
 }
 
@@ -139,12 +149,17 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// Whether a mount shows something of the workspaces at `root`.
 pub(super) fn belongs_to(mount: &Mounted, root: &Path) -> bool {
-    // A bind mount names the path within its file system, which ends as ours does, however the file system itself is mounted.
-    let inside = |path: &Path| {
-        let (path, root) = (path.as_os_str().as_bytes(), root.as_os_str().as_bytes());
-        path.windows(root.len().max(1)).any(|window| window == root)
-    };
-    mount.source == OVERLAY_SOURCE || inside(&mount.root)
+    if mount.source == overlay_source(root) || mount.point.starts_with(root) {
+        return true;
+    }
+    // A bind mount names the path within its file system, which may be mounted anywhere: `.../<task>/attempts/...`, of a task of ours.
+    let parts: Vec<_> = mount.root.iter().collect();
+    parts.windows(2).any(|pair| {
+        let task = pair[0]
+            .to_str()
+            .and_then(|name| name.parse::<gantry_proto::TaskId>().ok());
+        task.is_some_and(|task| pair[1] == "attempts" && root.join(task.to_string()).exists())
+    })
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl Workspaces {
         };
         let strategy: Arc<dyn LayerStrategy> = match (options.strategy, probed) {
             (StrategyChoice::Overlay, Some(Err(error))) => return Err(error),
-            (_, Some(Ok(()))) => Arc::new(OverlayStrategy),
+            (_, Some(Ok(()))) => Arc::new(OverlayStrategy::new(&root)),
             (_, Some(Err(error))) => {
                 tracing::warn!(%error, "overlays cannot be mounted here; every step attempt gets a full copy of its workspace");
                 Arc::new(CopyStrategy)
@@ -162,19 +162,12 @@ impl Workspaces {
     pub fn clean_mounts(&self, keep: &[PathBuf]) -> Result<(), WorkspaceError> {
         let table = mounts::table().map_err(|error| WorkspaceError::io(Path::new("/proc/self/mountinfo"), error))?;
         for mount in table.iter().rev() {
-            let ours = mount.point.starts_with(&self.root)
-                || (mounts::belongs_to(mount, &self.root) && self.is_neighbour(&mount.point));
+            let ours = mounts::belongs_to(mount, &self.root);
             if ours && !keep.iter().any(|slot| mount.point.starts_with(slot)) {
                 mounts::unmount(&mount.point).map_err(|error| WorkspaceError::io(&mount.point, error))?;
             }
         }
         Ok(())
-    }
-
-    /// Another node of this machine has overlays of the same name: only mounts beside our own state are ours.
-    fn is_neighbour(&self, point: &Path) -> bool {
-        let state = self.root.parent().and_then(Path::parent).unwrap_or(&self.root);
-        point.starts_with(state) && point.ends_with("w")
     }
 
     async fn lock(&self, task: TaskId) -> Guard {
@@ -618,7 +611,7 @@ fn copy_merged(
     }
     fs::create_dir_all(at).map_err(failed)?;
     mounts::unmount(at).map_err(failed)?;
-    mounts::overlay(below, None, at).map_err(failed)?;
+    mounts::overlay("gantry-copy", below, None, at).map_err(failed)?;
     let copied = copy(at);
     mounts::unmount(at).map_err(failed)?;
     fs::remove_dir(at).map_err(failed)?;

@@ -53,11 +53,24 @@ fn fresh_upper(attempt: &Path, gid: u32) -> Result<PathBuf, WorkspaceError> {
     Ok(upper)
 }
 
+/// Mount source of the probe.
+const PROBE: &str = "gantry-probe";
+
 /// Layers of overlayfs.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OverlayStrategy;
+#[derive(Debug, Clone)]
+pub struct OverlayStrategy {
+    source: String,
+}
 
 impl OverlayStrategy {
+    /// Overlays over the workspaces at `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            source: mounts::overlay_source(root),
+        }
+    }
+
     /// Tries in `dir` whether overlays work there the way they are used: written through, a layer on a layer, a directory renamed, read back.
     ///
     /// # Errors
@@ -78,11 +91,11 @@ impl OverlayStrategy {
         fs::write(place.join("base/d/file"), "x").map_err(failed)?;
         let tried = (|| {
             let (one, two, work) = (place.join("one"), place.join("two"), place.join("work"));
-            mounts::overlay(&[place.join("base")], Some((&one, &work)), &target)?;
+            mounts::overlay(PROBE, &[place.join("base")], Some((&one, &work)), &target)?;
             fs::rename(target.join("d"), target.join("renamed"))?;
             mounts::unmount(&target)?;
             tree::remove_contents(&work)?;
-            mounts::overlay(&[one, place.join("base")], Some((&two, &work)), &target)?;
+            mounts::overlay(PROBE, &[one, place.join("base")], Some((&two, &work)), &target)?;
             fs::read(target.join("renamed/file"))?;
             fs::remove_file(target.join("renamed/file"))
         })();
@@ -107,8 +120,13 @@ impl LayerStrategy for OverlayStrategy {
     }
 
     fn mount(&self, below: &[PathBuf], attempt: &Path, target: &Path) -> Result<(), WorkspaceError> {
-        mounts::overlay(below, Some((&attempt.join("upper"), &attempt.join("work"))), target)
-            .map_err(|error| WorkspaceError::io(target, error))
+        mounts::overlay(
+            &self.source,
+            below,
+            Some((&attempt.join("upper"), &attempt.join("work"))),
+            target,
+        )
+        .map_err(|error| WorkspaceError::io(target, error))
     }
 
     fn view(&self, below: &[PathBuf], attempt: &Path) -> Result<PathBuf, WorkspaceError> {
@@ -118,7 +136,7 @@ impl LayerStrategy for OverlayStrategy {
         if !mounts::is_mounted(&view).map_err(failed)? {
             let mut all = vec![attempt.join("upper")];
             all.extend_from_slice(below);
-            mounts::overlay(&all, None, &view).map_err(failed)?;
+            mounts::overlay(&self.source, &all, None, &view).map_err(failed)?;
         }
         Ok(view)
     }

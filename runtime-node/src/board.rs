@@ -1,0 +1,295 @@
+//! What the node's tasks know of each other: steps held, the session, health, credits.
+//!
+//! Everything here is state that the newest value replaces, so that nothing queues and nobody waits for a slow reader.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use gantry_proto::v1::{
+    Assignee, CancelStep, Credits, HeldState, HeldStep, NodeHealth, NodeToServer, node_to_server::Kind,
+};
+use gantry_proto::{SandboxId, TaskId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// What the session wants of a step.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Orders {
+    /// The lease is known to live in this process's time: the step may begin.
+    pub(crate) confirmed: bool,
+    /// End it.
+    pub(crate) cancel: Option<CancelStep>,
+    /// The fence is stale: end it, drop the layer, forget it.
+    pub(crate) dropped: bool,
+    /// Output up to here is durable upstream.
+    pub(crate) output_acked: u64,
+    /// The result was taken; `true`: it was stale.
+    pub(crate) result: Option<bool>,
+    /// Counts renewals of the lease.
+    pub(crate) renewals: u64,
+}
+
+/// A connected session.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionHandle {
+    /// Counts sessions of this process.
+    pub(crate) epoch: u64,
+    pub(crate) up: mpsc::Sender<NodeToServer>,
+    /// Assignments received in it.
+    pub(crate) seen: Arc<AtomicU64>,
+    /// Credits replace each other: they are computed and sent under this lock, so that none overtakes a newer one.
+    credits: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl SessionHandle {
+    pub(crate) fn new(epoch: u64, up: mpsc::Sender<NodeToServer>) -> Self {
+        Self {
+            epoch,
+            up,
+            seen: Arc::default(),
+            credits: Arc::default(),
+        }
+    }
+
+    /// Whether messages still arrive.
+    pub(crate) async fn send(&self, kind: Kind) -> bool {
+        self.up.send(NodeToServer { kind: Some(kind) }).await.is_ok()
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    orders: watch::Sender<Orders>,
+    state: HeldState,
+    sandbox: SandboxId,
+    occupies: bool,
+}
+
+/// Why an assignment is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// It is held already.
+    Held,
+    /// No slot is free.
+    Full,
+    /// The node drains.
+    Draining,
+    /// The node is not fit for work.
+    Unfit,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Board {
+    slots: u32,
+    steps: Mutex<HashMap<Assignee, Entry>>,
+    released: Mutex<HashSet<TaskId>>,
+    session: watch::Sender<Option<SessionHandle>>,
+    health: watch::Sender<NodeHealth>,
+    draining: AtomicBool,
+    ready: AtomicBool,
+    /// Steps or fitness changed: credits are to be sent anew.
+    pub(crate) changed: Notify,
+    /// A step is gone.
+    pub(crate) left: Notify,
+}
+
+impl Board {
+    pub(crate) fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            steps: Mutex::default(),
+            released: Mutex::default(),
+            session: watch::Sender::new(None),
+            health: watch::Sender::new(NodeHealth::default()),
+            draining: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            changed: Notify::new(),
+            left: Notify::new(),
+        }
+    }
+
+    /// Takes up a step. `fresh`: a new assignment, which needs a free slot; else one from a claim file.
+    pub(crate) fn add(
+        &self,
+        assignee: Assignee,
+        sandbox: SandboxId,
+        state: HeldState,
+        fresh: bool,
+    ) -> Result<watch::Receiver<Orders>, NotTaken> {
+        let mut steps = self.steps.lock();
+        if steps.contains_key(&assignee) {
+            return Err(NotTaken::Held);
+        }
+        if fresh {
+            if self.draining.load(Ordering::Acquire) {
+                return Err(NotTaken::Draining);
+            }
+            if !self.fit() {
+                return Err(NotTaken::Unfit);
+            }
+            if occupied(&steps) >= self.slots {
+                return Err(NotTaken::Full);
+            }
+            // A newer lease of the same task ends what an older one left.
+            for (old, entry) in steps
+                .iter()
+                .filter(|(old, _)| old.task == assignee.task && old.fence < assignee.fence)
+            {
+                tracing::info!(task = %old.task, old.fence, "a newer lease replaces an older one");
+                entry.orders.send_modify(|orders| orders.dropped = true);
+            }
+            self.released.lock().remove(&assignee.task);
+        }
+        let (orders, receiver) = watch::channel(Orders {
+            confirmed: fresh,
+            ..Orders::default()
+        });
+        steps.insert(
+            assignee,
+            Entry {
+                orders,
+                state,
+                sandbox,
+                occupies: state != HeldState::Finished,
+            },
+        );
+        Ok(receiver)
+    }
+
+    /// Changes what a step is told; `false` when it is not held.
+    pub(crate) fn order(&self, assignee: &Assignee, change: impl FnOnce(&mut Orders)) -> bool {
+        let steps = self.steps.lock();
+        let Some(entry) = steps.get(assignee) else { return false };
+        entry.orders.send_modify(change);
+        true
+    }
+
+    /// Notes how far a step is. A finished one frees its slot.
+    pub(crate) fn set_state(&self, assignee: &Assignee, state: HeldState) {
+        if let Some(entry) = self.steps.lock().get_mut(assignee) {
+            entry.state = state;
+            entry.occupies = state != HeldState::Finished;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Notes that a step has another sandbox now.
+    pub(crate) fn set_sandbox(&self, assignee: &Assignee, sandbox: SandboxId) {
+        if let Some(entry) = self.steps.lock().get_mut(assignee) {
+            entry.sandbox = sandbox;
+        }
+    }
+
+    /// A step is gone. Returns its task when its workspace was released meanwhile.
+    pub(crate) fn remove(&self, assignee: &Assignee) -> Option<TaskId> {
+        let mut steps = self.steps.lock();
+        steps.remove(assignee);
+        let still_held = steps.keys().any(|held| held.task == assignee.task);
+        let released = !still_held && self.released.lock().remove(&assignee.task);
+        drop(steps);
+        self.changed.notify_one();
+        self.left.notify_waiters();
+        released.then_some(assignee.task)
+    }
+
+    /// A task's workspace is to go. `true`: now; else when its last step here is gone.
+    pub(crate) fn release(&self, task: TaskId) -> bool {
+        let steps = self.steps.lock();
+        let held = steps.keys().any(|assignee| assignee.task == task);
+        if held {
+            self.released.lock().insert(task);
+        }
+        !held
+    }
+
+    pub(crate) fn held(&self) -> Vec<HeldStep> {
+        let held = |(assignee, entry): (&Assignee, &Entry)| HeldStep {
+            assignee: assignee.clone(),
+            state: entry.state.into(),
+            sandbox: Some(entry.sandbox),
+        };
+        self.steps.lock().iter().map(held).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.lock().is_empty()
+    }
+
+    pub(crate) fn session(&self) -> watch::Receiver<Option<SessionHandle>> {
+        self.session.subscribe()
+    }
+
+    pub(crate) fn set_session(&self, session: Option<SessionHandle>) {
+        self.session.send_replace(session);
+    }
+
+    /// Health, with the number of steps that run.
+    pub(crate) fn health(&self) -> NodeHealth {
+        let mut health = self.health.borrow().clone();
+        health.running = Some(occupied(&self.steps.lock()));
+        health
+    }
+
+    pub(crate) fn set_health(&self, health: NodeHealth) {
+        self.health.send_if_modified(|old| {
+            let changed = old.docker_ok != health.docker_ok || old.fault != health.fault;
+            *old = health;
+            changed
+        });
+        self.changed.notify_one();
+    }
+
+    /// Something went wrong that makes the node unfit until the next look says otherwise.
+    pub(crate) fn note_fault(&self, fault: gantry_proto::v1::Fault) {
+        self.health.send_modify(|health| {
+            health.docker_ok = health.docker_ok && fault.code != gantry_proto::ErrorCode::DockerUnavailable.as_str();
+            health.fault = Some(fault);
+        });
+        self.changed.notify_one();
+    }
+
+    /// Left-over containers are gone: work may come.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    fn fit(&self) -> bool {
+        let health = self.health.borrow();
+        self.is_ready() && health.docker_ok && health.fault.is_none()
+    }
+
+    /// Sends what the node would take now.
+    pub(crate) async fn send_credits(&self, session: &SessionHandle) -> bool {
+        let _in_order = session.credits.lock().await;
+        let credits = {
+            let steps = self.steps.lock();
+            let open = self.fit() && !self.draining.load(Ordering::Acquire);
+            let slots = if open {
+                self.slots.saturating_sub(occupied(&steps))
+            } else {
+                0
+            };
+            Credits {
+                slots,
+                seen: session.seen.load(Ordering::Acquire),
+            }
+        };
+        session.send(Kind::Credits(credits)).await
+    }
+}
+
+fn occupied(steps: &HashMap<Assignee, Entry>) -> u32 {
+    u32::try_from(steps.values().filter(|entry| entry.occupies).count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,59 @@
+//! Pauses between tries: doubling, bounded, jittered.
+
+use std::time::Duration;
+
+/// Doubles from `first` up to `longest`; each pause is cut by up to half at random, so that many nodes do not come back at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            next: first,
+        }
+    }
+
+    /// For calls to Docker and the coordinator in the middle of a step.
+    pub(crate) fn patient() -> Self {
+        Self::new(Duration::from_millis(100), Duration::from_secs(10))
+    }
+
+    /// The next pause.
+    pub(crate) fn pause(&mut self) -> Duration {
+        let full = self.next;
+        self.next = (self.next * 2).min(self.longest);
+        // Without randomness the pause is the full one.
+        let share = getrandom::u32().map_or(1.0, |n| 0.5 + f64::from(n) / f64::from(u32::MAX) / 2.0);
+        full.mul_f64(share)
+    }
+
+    /// The last try was good.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_bound_and_start_over() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
+        for full in [100, 200, 350, 350] {
+            let pause = backoff.pause();
+            assert!(
+                pause >= Duration::from_millis(full / 2) && pause <= Duration::from_millis(full),
+                "{pause:?} of {full}"
+            );
+        }
+        backoff.reset();
+        assert!(backoff.pause() <= Duration::from_millis(100));
+    }
+}

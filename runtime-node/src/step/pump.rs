@@ -1,0 +1,406 @@
+//! A step that runs: frames down, output up, orders in between, until its process has ended and all it printed is durable upstream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_fleet_manager::{Ending, Link, LinkEvent};
+use gantry_proto::limits::{OUTPUT_BUFFER_BYTES_MAX, OUTPUT_CHUNK_BYTES_MAX};
+use gantry_proto::v1::{
+    Assignee, CancelStep, EndCause, ExitAck, ExtendDeadline, Fault, NodeFrame, NodeToServer, OutputAck, ProcessExited,
+    ProcessOutput, ProcessStatus, ReportFile, ReportKind, StartProcess, StepOutput, StepProgress, StepStarted,
+    StopProcess, node_frame, node_to_server, supervisor_frame,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::board::{Orders, SessionHandle};
+
+/// Output of one message upstream.
+const BATCH_BYTES_MAX: usize = 4 * OUTPUT_CHUNK_BYTES_MAX;
+/// What is kept unacknowledged here before the supervisor is read no further; it bounds itself at half of it.
+const WINDOW_BYTES_MAX: usize = 2 * OUTPUT_BUFFER_BYTES_MAX;
+/// How much later than asked a supervisor may end its process before the container is killed.
+const OVERDUE: Duration = Duration::from_secs(20);
+
+/// How the run of a process ended.
+#[derive(Debug)]
+pub(super) enum RunEnd {
+    /// With an exit of its own; all output is durable.
+    Exited(ProcessExited),
+    /// The container ended first; what output there is, is durable.
+    Gone(Ending),
+    /// The supervisor broke its protocol.
+    Broken(Fault),
+    /// It does not end when told to: kill the container.
+    Overdue(EndCause),
+    /// The lease is gone.
+    Dropped,
+}
+
+pub(super) struct Pump {
+    assignee: Assignee,
+    run: u64,
+    deadman_ms: u64,
+    link: Link,
+    connected: bool,
+    gone: Option<Ending>,
+    broken: Option<Fault>,
+    // Down.
+    start: StartProcess,
+    start_due: bool,
+    stop: Option<CancelStep>,
+    stop_due: bool,
+    ack_due: bool,
+    renewals: u64,
+    extend_due: bool,
+    // Up.
+    /// Its time is 0 until the process has started.
+    started: StepStarted,
+    started_in: u64,
+    window: VecDeque<ProcessOutput>,
+    window_bytes: usize,
+    /// Chunks of the window that the session has.
+    sent: usize,
+    received: u64,
+    acked: u64,
+    progress: Option<Bytes>,
+    epoch: u64,
+    // End.
+    reports: BTreeMap<i32, ReportFile>,
+    exited: Option<ProcessExited>,
+    limit: Option<(Instant, EndCause)>,
+}
+
+/// What a pump begins with.
+pub(super) struct PumpStart {
+    pub(super) assignee: Assignee,
+    pub(super) run: u64,
+    pub(super) deadman_ms: u64,
+    pub(super) timeout: Option<Duration>,
+    /// To be sent now, or when the supervisor turns out not to have it.
+    pub(super) start: StartProcess,
+    /// The sandbox is fresh, and its supervisor connected.
+    pub(super) fresh: bool,
+    pub(super) started: StepStarted,
+    pub(super) acked: u64,
+}
+
+impl Pump {
+    pub(super) fn new(link: Link, begin: PumpStart) -> Self {
+        let limit = begin
+            .timeout
+            .map(|timeout| (Instant::now() + timeout + OVERDUE, EndCause::Timeout));
+        Self {
+            assignee: begin.assignee,
+            run: begin.run,
+            deadman_ms: begin.deadman_ms,
+            link,
+            connected: begin.fresh,
+            gone: None,
+            broken: None,
+            start: begin.start,
+            start_due: begin.fresh,
+            stop: None,
+            stop_due: false,
+            ack_due: false,
+            renewals: 0,
+            extend_due: false,
+            started_in: 0,
+            started: begin.started,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            sent: 0,
+            received: begin.acked,
+            acked: begin.acked,
+            progress: None,
+            epoch: 0,
+            reports: BTreeMap::new(),
+            exited: None,
+            limit,
+        }
+    }
+
+    /// Output that is known to be durable upstream.
+    pub(super) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// When the process started, in milliseconds since the epoch.
+    pub(super) fn started_at_ms(&self) -> Option<u64> {
+        Some(self.started.started_at_ms).filter(|at| *at > 0)
+    }
+
+    /// Why the process was told to stop, if it was.
+    pub(super) fn stop_cause(&self) -> Option<EndCause> {
+        self.stop.as_ref().map(CancelStep::cause)
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        orders: &mut watch::Receiver<Orders>,
+        session: &mut watch::Receiver<Option<SessionHandle>>,
+    ) -> RunEnd {
+        loop {
+            if self.obey(&orders.borrow_and_update()) {
+                return RunEnd::Dropped;
+            }
+            let up = session.borrow_and_update().clone();
+            self.follow(up.as_ref());
+            if let Some(end) = self.ended() {
+                return end;
+            }
+            let up_due = up.is_some() && self.has_up();
+            let down_due = self.connected && self.has_down();
+            let reading = self.gone.is_none() && self.broken.is_none() && self.window_bytes < WINDOW_BYTES_MAX;
+            let limit = self.limit;
+            let frames = self.link.frames.clone();
+            tokio::select! {
+                event = self.link.events.recv(), if reading => self.event(event),
+                permit = reserve(up.as_ref()), if up_due => match permit {
+                    Some(permit) => if let Some(message) = self.next_up() { permit.send(message) },
+                    // The session is ending; its successor is announced.
+                    None => if session.changed().await.is_err() { return RunEnd::Dropped },
+                },
+                permit = frames.reserve(), if down_due => match permit {
+                    Ok(permit) => if let Some(frame) = self.next_down() { permit.send(frame) },
+                    Err(_) => self.connected = false,
+                },
+                changed = orders.changed() => if changed.is_err() { return RunEnd::Dropped },
+                changed = session.changed() => if changed.is_err() { return RunEnd::Dropped },
+                () = until(limit) => {
+                    self.limit = None;
+                    if let Some((_, cause)) = limit { return RunEnd::Overdue(cause) }
+                }
+            }
+        }
+    }
+
+    /// Takes over what the session wants. `true`: the lease is gone.
+    fn obey(&mut self, orders: &Orders) -> bool {
+        if orders.dropped {
+            return true;
+        }
+        if orders.output_acked > self.acked {
+            self.acked = orders.output_acked;
+            self.received = self.received.max(self.acked);
+            while self.window.front().is_some_and(|chunk| chunk.seq <= self.acked) {
+                if let Some(chunk) = self.window.pop_front() {
+                    self.window_bytes -= chunk.data.len();
+                }
+                self.sent = self.sent.saturating_sub(1);
+            }
+            self.ack_due = true;
+        }
+        if orders.renewals > self.renewals {
+            self.renewals = orders.renewals;
+            self.extend_due = true;
+        }
+        if self.stop.is_none()
+            && self.exited.is_none()
+            && let Some(cancel) = &orders.cancel
+        {
+            let end = Instant::now() + Duration::from_millis(cancel.grace_ms) + OVERDUE;
+            self.limit = Some((end, cancel.cause()));
+            self.stop = Some(cancel.clone());
+            self.stop_due = true;
+        }
+        false
+    }
+
+    /// A new session has nothing of what was sent to the old one.
+    fn follow(&mut self, session: Option<&SessionHandle>) {
+        let epoch = session.map_or(0, |session| session.epoch);
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.sent = 0;
+        }
+    }
+
+    fn ended(&mut self) -> Option<RunEnd> {
+        if !self.window.is_empty() {
+            return None;
+        }
+        if let Some(exit) = &self.exited {
+            if self.received < exit.last_seq.unwrap_or(0) && self.gone.is_none() {
+                return None;
+            }
+            return self.exited.take().map(RunEnd::Exited);
+        }
+        if let Some(fault) = self.broken.take() {
+            return Some(RunEnd::Broken(fault));
+        }
+        self.gone.clone().map(RunEnd::Gone)
+    }
+
+    fn has_up(&self) -> bool {
+        self.started_due() || self.sent < self.window.len() || self.progress.is_some()
+    }
+
+    fn started_due(&self) -> bool {
+        self.started_in != self.epoch && self.started_at_ms().is_some()
+    }
+
+    fn next_up(&mut self) -> Option<NodeToServer> {
+        let kind = if self.started_due() {
+            self.started_in = self.epoch;
+            node_to_server::Kind::StepStarted(self.started.clone())
+        } else if self.sent < self.window.len() {
+            let (mut chunks, mut bytes) = (Vec::new(), 0);
+            for chunk in self.window.iter().skip(self.sent) {
+                if !chunks.is_empty() && bytes + chunk.data.len() > BATCH_BYTES_MAX {
+                    break;
+                }
+                bytes += chunk.data.len();
+                chunks.push(chunk.clone());
+            }
+            self.sent += chunks.len();
+            node_to_server::Kind::StepOutput(StepOutput {
+                assignee: self.assignee.clone(),
+                chunks,
+            })
+        } else {
+            let content = self.progress.take()?;
+            node_to_server::Kind::StepProgress(StepProgress {
+                assignee: self.assignee.clone(),
+                content,
+            })
+        };
+        Some(NodeToServer { kind: Some(kind) })
+    }
+
+    fn has_down(&self) -> bool {
+        self.start_due || self.stop_due || self.ack_due || self.extend_due
+    }
+
+    /// The most urgent frame that is due.
+    fn next_down(&mut self) -> Option<NodeFrame> {
+        let run = self.run;
+        let kind = if std::mem::take(&mut self.start_due) {
+            node_frame::Kind::Start(self.start.clone())
+        } else if let (true, Some(stop)) = (std::mem::take(&mut self.stop_due), &self.stop) {
+            node_frame::Kind::Stop(StopProcess {
+                run,
+                grace_ms: stop.grace_ms,
+                cause: Some(stop.cause),
+            })
+        } else if std::mem::take(&mut self.ack_due) {
+            node_frame::Kind::OutputAck(OutputAck { run, seq: self.acked })
+        } else if std::mem::take(&mut self.extend_due) {
+            node_frame::Kind::Extend(ExtendDeadline {
+                run,
+                deadman_ms: self.deadman_ms,
+            })
+        } else {
+            return None;
+        };
+        Some(NodeFrame { kind: Some(kind) })
+    }
+
+    fn event(&mut self, event: Option<LinkEvent>) {
+        match event {
+            Some(LinkEvent::Connected(status)) => self.connected(status),
+            Some(LinkEvent::Frame(frame)) => self.frame(frame.kind),
+            Some(LinkEvent::Disconnected) => self.connected = false,
+            Some(LinkEvent::Gone(ending)) => self.gone = Some(ending),
+            None => {
+                let detail = "the line to the sandbox was closed".to_owned();
+                self.gone = Some(Ending {
+                    detail,
+                    ..Ending::default()
+                });
+            }
+        }
+    }
+
+    fn connected(&mut self, status: Option<ProcessStatus>) {
+        self.connected = true;
+        self.ack_due = self.acked > 0;
+        self.extend_due = true;
+        self.stop_due = self.stop.is_some();
+        match status {
+            None if self.exited.is_none() => self.start_due = true,
+            None => {}
+            Some(status) if status.run != self.run => {
+                let message = format!("the supervisor runs {} instead of {}", status.run, self.run);
+                self.broken = Some(Fault::new(gantry_proto::ErrorCode::SupervisorFault, message));
+            }
+            Some(status) => {
+                self.start_due = false;
+                if let Some(at) = status.started_at_ms {
+                    self.note_started(at);
+                }
+                if let Some(exit) = status.exited {
+                    self.note_exit(exit);
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, kind: Option<supervisor_frame::Kind>) {
+        use supervisor_frame::Kind;
+        match kind {
+            Some(Kind::Started(started)) if started.run == self.run => self.note_started(started.started_at_ms),
+            Some(Kind::Output(chunk)) if chunk.run == self.run => {
+                // Repeated after a reconnection.
+                if chunk.seq <= self.received {
+                    self.ack_due |= chunk.seq <= self.acked;
+                    return;
+                }
+                self.received = chunk.seq;
+                self.window_bytes += chunk.data.len();
+                self.window.push_back(chunk);
+            }
+            Some(Kind::Exited(exit)) if exit.run == self.run => self.note_exit(exit),
+            Some(Kind::ReportFile(report)) if report.run == self.run => self.note_report(report),
+            Some(Kind::Fault(fault)) => self.broken = Some(fault.fault),
+            // Of another run, or newer than this version.
+            _ => {}
+        }
+    }
+
+    fn note_started(&mut self, at_ms: u64) {
+        if self.started.started_at_ms == 0 {
+            self.started.started_at_ms = at_ms;
+        }
+    }
+
+    fn note_report(&mut self, report: ReportFile) {
+        if report.kind() == ReportKind::Progress {
+            if report.truncated != Some(true) {
+                self.progress = Some(report.content);
+            }
+        } else {
+            self.reports.insert(report.kind, report);
+        }
+    }
+
+    fn note_exit(&mut self, mut exit: ProcessExited) {
+        for report in std::mem::take(&mut exit.reports) {
+            self.note_report(report);
+        }
+        exit.reports = self.reports.values().cloned().collect();
+        self.exited = Some(exit);
+        // The claim file takes the exit over as soon as the output is through; what the supervisor keeps until then is not in the way.
+        self.limit = None;
+        self.start_due = false;
+        self.stop_due = false;
+    }
+
+    /// Tells the supervisor that its exit is in the claim file. It may not arrive: the container is killed next.
+    pub(super) fn acknowledge_exit(&self) {
+        let kind = node_frame::Kind::ExitAck(ExitAck { run: self.run });
+        let _ = self.link.frames.try_send(NodeFrame { kind: Some(kind) });
+    }
+}
+
+async fn reserve(session: Option<&SessionHandle>) -> Option<mpsc::Permit<'_, NodeToServer>> {
+    session?.up.reserve().await.ok()
+}
+
+async fn until(limit: Option<(Instant, EndCause)>) {
+    match limit {
+        Some((at, _)) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
