@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         return fail(1, &format!("cannot protect own memory: {error}"));
     }
+    inherit_nothing();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot set up the event loop: {error}")),
@@ -56,6 +57,20 @@ fn main() -> ExitCode {
         Ok(Leaving::Abandoned) => ExitCode::from(EXIT_ABANDONED),
         Err(error) => fail(1, &format!("cannot listen to signals: {error}")),
     }
+}
+
+/// Whatever started this program may have left descriptors open and signals ignored; a step is to get neither.
+fn inherit_nothing() {
+    for signal in 1..32 {
+        // SIGPIPE is ignored by Rust's own start-up, and std gives the default back to what it executes.
+        if signal != libc::SIGPIPE {
+            // SAFETY: sets a default disposition before any handler of ours exists. It fails for the two signals that have no other.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    // SAFETY: integers only; it marks descriptors for closing at exec and closes none. Kernels before 5.11 refuse, and there, as everywhere
+    // else under a container runtime, nothing but 0 to 2 is open.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// `--sock-dir DIR` is for tests; a container has the directory in its fixed place.

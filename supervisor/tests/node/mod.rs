@@ -49,12 +49,14 @@ impl Sandbox {
         set_mode(&work, 0o777);
         let listener = UnixListener::bind(sock.join("node.sock")).unwrap();
         let namespace = Command::new("unshare")
-            .args(["--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL", "--"])
+            .args(["--pid", "--fork", "--mount-proc", "--"])
             .args([
                 "setpriv",
                 "--bounding-set=-all,+setuid,+setgid,+setpcap,+kill",
                 "--inh-caps=-all",
                 "--no-new-privs",
+                // Changing capabilities undoes what --kill-child asked for.
+                "--pdeathsig=KILL",
             ])
             .arg(env!("CARGO_BIN_EXE_gantry-supervisor"))
             .arg("--sock-dir")
@@ -118,7 +120,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // --kill-child: PID 1, and with it the namespace, dies with unshare.
+        // --pdeathsig: PID 1, and with it the namespace, dies with unshare.
         let _gone = self.namespace.kill();
         let _gone = self.namespace.wait();
     }
