@@ -49,7 +49,10 @@ pub enum VerifyError {
 }
 
 fn differs(what: impl Into<String>, detail: impl Into<String>) -> VerifyError {
-    VerifyError::Differs { what: what.into(), detail: detail.into() }
+    VerifyError::Differs {
+        what: what.into(),
+        detail: detail.into(),
+    }
 }
 
 /// Folds and compares one partition. Blocks; its memory is that of the active workflows.
@@ -67,7 +70,12 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
         hasher.update(&entry.chain);
         for (seq, record) in (entry.first_seq..).zip(&entry.records) {
             let kind = record.event.kind.as_ref().ok_or(VerifyError::UnknownKind(seq))?;
-            let place = Place { seq, at_ms: entry.at_ms, tenant: entry.tenant, workflow: record.workflow };
+            let place = Place {
+                seq,
+                at_ms: entry.at_ms,
+                tenant: entry.tenant,
+                workflow: record.workflow,
+            };
             apply(&mut state, place, kind, None)?;
             report.records += 1;
         }
@@ -94,7 +102,10 @@ fn compare(store: &dyn Store, folded: &Workflow) -> Result<(), VerifyError> {
     let stored = workflow_rows(store, folded.row.tenant, id)?;
     let stored = stored.ok_or_else(|| differs(format!("workflow {id}"), "it has no row"))?;
     if stored.row != folded.row {
-        return Err(differs(format!("workflow {id}"), format!("stored {:?}, folded {:?}", stored.row, folded.row)));
+        return Err(differs(
+            format!("workflow {id}"),
+            format!("stored {:?}, folded {:?}", stored.row, folded.row),
+        ));
     }
     for (stored, folded) in stored.tasks.iter().zip(&folded.tasks) {
         if stored.row != folded.row {
@@ -153,7 +164,11 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
         }
         Ok(())
     })?;
-    wrong.extend(keys_left.keys().map(|(_, hash)| format!("idempotency key {}", hex::encode(hash))));
+    wrong.extend(
+        keys_left
+            .keys()
+            .map(|(_, hash)| format!("idempotency key {}", hex::encode(hash))),
+    );
     let mut nodes_left = state.nodes.clone();
     walk(store, &keys::all_of(Kind::Node, partition), |_, value| {
         let row: NodeRow = decode("a node row", value)?;
@@ -162,7 +177,11 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
         }
         Ok(())
     })?;
-    wrong.extend(nodes_left.keys().map(|id| format!("node {id} (key tenant {})", node_tenant())));
+    wrong.extend(
+        nodes_left
+            .keys()
+            .map(|id| format!("node {id} (key tenant {})", node_tenant())),
+    );
     match wrong.into_iter().next() {
         Some(what) => Err(differs(what, "row and log disagree")),
         None => Ok(()),

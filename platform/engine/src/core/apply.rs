@@ -72,7 +72,10 @@ pub fn apply(
     payload: Option<&Payload>,
 ) -> Result<(), ApplyError> {
     if place.seq != state.next_seq {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "it is not the next one" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "it is not the next one",
+        });
     }
     state.next_seq += 1;
     state.last_at_ms = state.last_at_ms.max(place.at_ms);
@@ -120,7 +123,10 @@ pub fn apply(
         Kind::IdempotencyExpired(event) => {
             let key = (place.tenant, hash(place, &event.key_hash)?);
             let Some(row) = state.idempotency.remove(&key) else {
-                return Err(ApplyError::Unknown { seq: place.seq, what: "idempotency key" });
+                return Err(ApplyError::Unknown {
+                    seq: place.seq,
+                    what: "idempotency key",
+                });
             };
             state.timers.remove(&(row.expires_at_ms, Timer::Idempotency(key)));
             state.dirty.idempotency.insert(key);
@@ -130,12 +136,20 @@ pub fn apply(
 }
 
 fn hash(place: Place, bytes: &[u8]) -> Result<[u8; 32], ApplyError> {
-    bytes.try_into().map_err(|_| ApplyError::Contradiction { seq: place.seq, what: "a hash is not 32 bytes" })
+    bytes.try_into().map_err(|_| ApplyError::Contradiction {
+        seq: place.seq,
+        what: "a hash is not 32 bytes",
+    })
 }
 
 fn workflow(state: &mut PartitionState, place: Place) -> Result<&mut Workflow, ApplyError> {
-    let unknown = ApplyError::Unknown { seq: place.seq, what: "workflow" };
-    let Some(workflow) = place.workflow.and_then(|id| state.workflows.get_mut(&id)) else { return Err(unknown) };
+    let unknown = ApplyError::Unknown {
+        seq: place.seq,
+        what: "workflow",
+    };
+    let Some(workflow) = place.workflow.and_then(|id| state.workflows.get_mut(&id)) else {
+        return Err(unknown);
+    };
     if workflow.row.tenant != place.tenant {
         return Err(unknown);
     }
@@ -144,20 +158,23 @@ fn workflow(state: &mut PartitionState, place: Place) -> Result<&mut Workflow, A
 }
 
 fn task(state: &mut PartitionState, place: Place, id: TaskId) -> Result<(TaskRef, &mut Task), ApplyError> {
-    let unknown = ApplyError::Unknown { seq: place.seq, what: "task" };
-    let Some(workflow) = place.workflow.and_then(|id| state.workflows.get_mut(&id)) else { return Err(unknown) };
+    let unknown = ApplyError::Unknown {
+        seq: place.seq,
+        what: "task",
+    };
+    let Some(workflow) = place.workflow.and_then(|id| state.workflows.get_mut(&id)) else {
+        return Err(unknown);
+    };
     let workflow_id = workflow.row.id;
-    let Some(task) = workflow.tasks.iter_mut().find(|task| task.row.id == id) else { return Err(unknown) };
+    let Some(task) = workflow.tasks.iter_mut().find(|task| task.row.id == id) else {
+        return Err(unknown);
+    };
     let reference = (workflow_id, task.row.index);
     state.dirty.tasks.insert(reference);
     Ok((reference, task))
 }
 
-fn change_workflow(
-    state: &mut PartitionState,
-    place: Place,
-    by: WorkflowTrigger,
-) -> Result<&mut Workflow, ApplyError> {
+fn change_workflow(state: &mut PartitionState, place: Place, by: WorkflowTrigger) -> Result<&mut Workflow, ApplyError> {
     let workflow = workflow(state, place)?;
     let next = workflow.row.state().step(by)?;
     workflow.row.set_state(next);
@@ -172,14 +189,25 @@ fn change_task(row: &mut TaskRow, by: TaskTrigger) -> Result<(), ApplyError> {
 
 fn submitted(state: &mut PartitionState, place: Place, event: &v1::WorkflowSubmitted) -> Result<(), ApplyError> {
     let Some(id) = place.workflow else {
-        return Err(ApplyError::Unknown { seq: place.seq, what: "workflow" });
+        return Err(ApplyError::Unknown {
+            seq: place.seq,
+            what: "workflow",
+        });
     };
     if state.workflows.contains_key(&id) {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "the workflow exists" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "the workflow exists",
+        });
     }
     let mut tasks = Vec::with_capacity(event.tasks.len());
     for (index, seed) in (0u32..).zip(&event.tasks) {
-        let mut row = TaskRow { id: seed.task, index, name: seed.name.clone(), ..TaskRow::default() };
+        let mut row = TaskRow {
+            id: seed.task,
+            index,
+            name: seed.name.clone(),
+            ..TaskRow::default()
+        };
         row.set_state(TaskState::Pending);
         row.steps = vec![StepRow::default(); seed.steps as usize];
         row.steps.iter_mut().for_each(|step| step.set_state(StepState::Pending));
@@ -215,7 +243,10 @@ fn workflow_ended(state: &mut PartitionState, place: Place, event: &v1::Workflow
     };
     let workflow = change_workflow(state, place, by)?;
     if workflow.tasks.iter().any(|task| !task.row.is_ended()) {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a workflow ends before its tasks" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a workflow ends before its tasks",
+        });
     }
     workflow.row.ended_at_ms = Some(place.at_ms);
     workflow.row.end_code.clone_from(&event.code);
@@ -227,15 +258,25 @@ fn workflow_ended(state: &mut PartitionState, place: Place, event: &v1::Workflow
 
 /// Enum fields are numbers on the wire; one that this version does not know stops it.
 fn end<T, E>(place: Place, value: i32, parse: impl Fn(i32) -> Result<T, E>) -> Result<T, ApplyError> {
-    parse(value).map_err(|_| ApplyError::Newer { seq: place.seq, what: "value" })
+    parse(value).map_err(|_| ApplyError::Newer {
+        seq: place.seq,
+        what: "value",
+    })
 }
 
 fn task_readied(state: &mut PartitionState, place: Place, id: TaskId) -> Result<(), ApplyError> {
     let (reference, task) = task(state, place, id)?;
     if task.row.holder.is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a leased task becomes ready" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a leased task becomes ready",
+        });
     }
-    let by = if task.row.state() == TaskState::Pending { TaskTrigger::Readied } else { TaskTrigger::Returned };
+    let by = if task.row.state() == TaskState::Pending {
+        TaskTrigger::Readied
+    } else {
+        TaskTrigger::Returned
+    };
     change_task(&mut task.row, by)?;
     task.row.ready_at_ms.get_or_insert(place.at_ms);
     task.row.queued_at_ms = Some(place.at_ms);
@@ -249,7 +290,11 @@ fn task_readied(state: &mut PartitionState, place: Place, id: TaskId) -> Result<
 }
 
 fn unqueue(state: &mut PartitionState, reference: TaskRef) {
-    let Some(task) = state.workflows.get_mut(&reference.0).and_then(|w| w.tasks.get_mut(reference.1 as usize)) else {
+    let Some(task) = state
+        .workflows
+        .get_mut(&reference.0)
+        .and_then(|w| w.tasks.get_mut(reference.1 as usize))
+    else {
         return;
     };
     if let Some(queued) = task.row.queued_at_ms.take() {
@@ -265,7 +310,10 @@ fn task_claimed(state: &mut PartitionState, place: Place, event: &v1::TaskClaime
     let (reference, task) = task(state, place, event.task)?;
     change_task(&mut task.row, TaskTrigger::Claimed)?;
     if event.fence <= task.row.fence || task.row.holder.is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a second live lease, or a fence that is not newer" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a second live lease, or a fence that is not newer",
+        });
     }
     task.row.attempt = event.attempt;
     task.row.fence = event.fence;
@@ -281,7 +329,10 @@ fn task_waiting(state: &mut PartitionState, place: Place, event: &v1::TaskWaitin
     end(place, event.kind, v1::WaitKind::try_from)?;
     let (reference, task) = task(state, place, event.task)?;
     if task.row.holder.is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a leased task waits" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a leased task waits",
+        });
     }
     change_task(&mut task.row, TaskTrigger::Waited)?;
     task.row.wait_kind = Some(event.kind);
@@ -300,10 +351,16 @@ fn task_ended(state: &mut PartitionState, place: Place, event: &v1::TaskEnded) -
     };
     let (reference, task) = task(state, place, event.task)?;
     if task.row.holder.is_some() || task.row.open().is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a task ends while it is leased" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a task ends while it is leased",
+        });
     }
     if by == TaskTrigger::Completed && task.row.current().is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a task completes before its steps" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a task completes before its steps",
+        });
     }
     change_task(&mut task.row, by)?;
     task.row.ended_at_ms = Some(place.at_ms);
@@ -329,7 +386,10 @@ fn lease_ended(state: &mut PartitionState, place: Place, event: &v1::LeaseEnded)
     let how = end(place, event.end, LeaseEnd::try_from)?;
     let (reference, task) = task(state, place, event.task)?;
     let Some(holder) = task.row.holder.take().filter(|_| task.row.fence == event.fence) else {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a lease ends that is not the live one" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a lease ends that is not the live one",
+        });
     };
     task.row.lease_ms = None;
     if how == LeaseEnd::Refused {
@@ -344,7 +404,10 @@ fn lease_ended(state: &mut PartitionState, place: Place, event: &v1::LeaseEnded)
             }
         }
     } else if task.row.open().is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "a lease ends before its step" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "a lease ends before its step",
+        });
     }
     release(state, holder, reference);
     Ok(())
@@ -362,14 +425,23 @@ fn release(state: &mut PartitionState, holder: NodeId, reference: TaskRef) {
 fn step_assigned(state: &mut PartitionState, place: Place, event: &v1::StepAssigned) -> Result<(), ApplyError> {
     let (_, task) = task(state, place, event.task)?;
     let Some(holder) = task.row.holder.filter(|_| task.row.fence == event.fence) else {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "an assignment without a live lease" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "an assignment without a live lease",
+        });
     };
     if task.row.current().map(|(index, _)| index) != Some(event.step as usize) || task.row.open().is_some() {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "an assignment out of turn" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "an assignment out of turn",
+        });
     }
     let step = &mut task.row.steps[event.step as usize];
     if step.attempts.last().map_or(0, |last| last.attempt) >= event.attempt {
-        return Err(ApplyError::Contradiction { seq: place.seq, what: "an attempt number that is not newer" });
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "an attempt number that is not newer",
+        });
     }
     let mut attempt = AttemptRow {
         attempt: event.attempt,
@@ -396,7 +468,10 @@ fn open<'a>(
     if named {
         Ok((&mut task.row, step as usize))
     } else {
-        Err(ApplyError::Contradiction { seq: place.seq, what: "the attempt is not the open one" })
+        Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "the attempt is not the open one",
+        })
     }
 }
 
@@ -433,8 +508,16 @@ fn step_ended(
     let (_, task) = task(state, place, event.task)?;
     if event.attempt == 0 {
         // It could not even be assigned: its plan cannot be made.
-        let Some(step) = task.row.steps.get_mut(event.step as usize).filter(|_| how == StepEnd::Failed) else {
-            return Err(ApplyError::Contradiction { seq: place.seq, what: "an end without an attempt" });
+        let Some(step) = task
+            .row
+            .steps
+            .get_mut(event.step as usize)
+            .filter(|_| how == StepEnd::Failed)
+        else {
+            return Err(ApplyError::Contradiction {
+                seq: place.seq,
+                what: "an end without an attempt",
+            });
         };
         step.set_state(StepState::Failed);
         step.failed += 1;
@@ -489,8 +572,14 @@ fn step_ended(
 
 /// Outputs were checked to be an object of bounded size before they were journaled; what does not parse reads as empty.
 pub(crate) fn result_body(payload: &Payload) -> StepResultBody {
-    let outputs = payload.outputs_json.as_deref().and_then(|json| serde_json::from_slice::<Map<String, Value>>(json).ok());
-    StepResultBody { outputs: outputs.unwrap_or_default(), artifacts: payload.artifacts.clone() }
+    let outputs = payload
+        .outputs_json
+        .as_deref()
+        .and_then(|json| serde_json::from_slice::<Map<String, Value>>(json).ok());
+    StepResultBody {
+        outputs: outputs.unwrap_or_default(),
+        artifacts: payload.artifacts.clone(),
+    }
 }
 
 fn node_registered(state: &mut PartitionState, place: Place, event: &v1::NodeRegistered) {
@@ -521,11 +610,19 @@ fn node_registered(state: &mut PartitionState, place: Place, event: &v1::NodeReg
 fn node_changed(state: &mut PartitionState, place: Place, event: &v1::NodeChanged) -> Result<(), ApplyError> {
     let to = node_state(end(place, event.state, v1::NodeState::try_from)?);
     let Some(row) = state.nodes.get_mut(&event.node) else {
-        return Err(ApplyError::Unknown { seq: place.seq, what: "node" });
+        return Err(ApplyError::Unknown {
+            seq: place.seq,
+            what: "node",
+        });
     };
     let from = row.state();
     if !NodeState::EDGES.iter().any(|(a, _, b)| (*a, *b) == (from, to)) {
-        return Err(IllegalTransition { entity: "node", from: from.text(), trigger: format!("becoming {to}") }.into());
+        return Err(IllegalTransition {
+            entity: "node",
+            from: from.text(),
+            trigger: format!("becoming {to}"),
+        }
+        .into());
     }
     match (from, to) {
         (_, NodeState::Draining) => row.drain = true,

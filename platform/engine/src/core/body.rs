@@ -34,15 +34,29 @@ impl Body {
     /// Derives the graph.
     #[must_use]
     pub fn new(definition: Definition, parameters: Map<String, Value>) -> Self {
-        let position: BTreeMap<&str, usize> =
-            definition.tasks.keys().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
+        let position: BTreeMap<&str, usize> = definition
+            .tasks
+            .keys()
+            .enumerate()
+            .map(|(index, name)| (name.as_str(), index))
+            .collect();
         let needs = definition
             .tasks
             .values()
-            .map(|task| task.needs.iter().filter_map(|name| position.get(name.as_str()).copied()).collect())
+            .map(|task| {
+                task.needs
+                    .iter()
+                    .filter_map(|name| position.get(name.as_str()).copied())
+                    .collect()
+            })
             .collect();
         let groups = groups(&definition, &position);
-        Self { definition, parameters, needs, groups }
+        Self {
+            definition,
+            parameters,
+            needs,
+            groups,
+        }
     }
 
     /// Tasks that `task` needs, directly or not.
@@ -55,7 +69,11 @@ impl Body {
                 todo.extend_from_slice(&self.needs[next]);
             }
         }
-        found.iter().enumerate().filter_map(|(index, found)| found.then_some(index)).collect()
+        found
+            .iter()
+            .enumerate()
+            .filter_map(|(index, found)| found.then_some(index))
+            .collect()
     }
 }
 
@@ -71,12 +89,18 @@ fn groups(definition: &Definition, position: &BTreeMap<&str, usize>) -> Vec<Opti
     }
     for (index, task) in definition.tasks.values().enumerate() {
         for workspace in &task.workspace {
-            let WorkspaceSourceDef::From(name) = &workspace.source else { continue };
-            let Some(&source) = position.get(name.as_str()) else { continue };
+            let WorkspaceSourceDef::From(name) = &workspace.source else {
+                continue;
+            };
+            let Some(&source) = position.get(name.as_str()) else {
+                continue;
+            };
             (joined[index], joined[source]) = (true, true);
             let (a, b) = (root(&parent, index), root(&parent, source));
             parent[a.max(b)] = a.min(b);
         }
     }
-    (0..parent.len()).map(|index| joined[index].then(|| root(&parent, index))).collect()
+    (0..parent.len())
+        .map(|index| joined[index].then(|| root(&parent, index)))
+        .collect()
 }

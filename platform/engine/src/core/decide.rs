@@ -60,7 +60,13 @@ impl<'a> Batching<'a> {
     /// Begins a batch at `now_ms`, or at the time of the newest record if the clock went back.
     pub fn new(state: &'a mut PartitionState, now_ms: u64) -> Self {
         let now_ms = now_ms.max(state.last_at_ms);
-        Self { state, now_ms, events: Vec::new(), orders: Vec::new(), spent: BTreeMap::new() }
+        Self {
+            state,
+            now_ms,
+            events: Vec::new(),
+            orders: Vec::new(),
+            spent: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn emit(
@@ -71,9 +77,20 @@ impl<'a> Batching<'a> {
         payload: Option<Payload>,
     ) -> Result<(), ApplyError> {
         let seq = self.state.next_seq;
-        let place = Place { seq, at_ms: self.now_ms, tenant, workflow };
+        let place = Place {
+            seq,
+            at_ms: self.now_ms,
+            tenant,
+            workflow,
+        };
         apply(self.state, place, &kind, payload.as_ref())?;
-        self.events.push(Recorded { seq, tenant, workflow, kind, payload });
+        self.events.push(Recorded {
+            seq,
+            tenant,
+            workflow,
+            kind,
+            payload,
+        });
         Ok(())
     }
 }
@@ -85,6 +102,9 @@ impl<'a> Batching<'a> {
 pub fn decide(batch: &mut Batching<'_>, command: Command, inputs: Inputs) -> Result<Decision, ApplyError> {
     let before = batch.events.len();
     let reply = command.decide(batch, inputs)?;
-    debug_assert!(reply.is_ok() || batch.events.len() == before, "a rejection must not change anything");
+    debug_assert!(
+        reply.is_ok() || batch.events.len() == before,
+        "a rejection must not change anything"
+    );
     Ok(Decision { reply })
 }

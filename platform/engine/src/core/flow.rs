@@ -19,20 +19,32 @@ const PAUSE_MS: u64 = 200;
 const PAUSE_MS_MAX: u64 = 10_000;
 
 fn pause_ms(times: u32) -> u64 {
-    PAUSE_MS.saturating_mul(1 << times.saturating_sub(1).min(16)).min(PAUSE_MS_MAX)
+    PAUSE_MS
+        .saturating_mul(1 << times.saturating_sub(1).min(16))
+        .min(PAUSE_MS_MAX)
 }
 
 /// Pause before attempt number `failed + 1`. Jitter comes with the retry policies of later work; factor and bounds are checked by the definition.
 fn backoff_ms(retry: &RetryDef, failed: u32) -> u64 {
-    let factor = retry.factor.max(1.0).powi(i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX));
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let factor = retry
+        .factor
+        .max(1.0)
+        .powi(i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX));
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
     let wanted = (retry.backoff_ms as f64 * factor).min(retry.max_backoff_ms as f64) as u64;
     wanted.min(retry.max_backoff_ms)
 }
 
 /// A sentence for the sealed side of a record.
 pub(super) fn said(message: impl Into<String>) -> Option<Payload> {
-    Some(Payload { message: Some(message.into()), ..Payload::default() })
+    Some(Payload {
+        message: Some(message.into()),
+        ..Payload::default()
+    })
 }
 
 impl Batching<'_> {
@@ -41,7 +53,8 @@ impl Batching<'_> {
     }
 
     fn tenant(&self, id: WorkflowId) -> TenantId {
-        self.workflow(id).map_or_else(TenantId::nil, |workflow| workflow.row.tenant)
+        self.workflow(id)
+            .map_or_else(TenantId::nil, |workflow| workflow.row.tenant)
     }
 
     pub(super) fn record(&mut self, id: WorkflowId, kind: Kind, payload: Option<Payload>) -> Result<(), ApplyError> {
@@ -63,8 +76,14 @@ impl Batching<'_> {
         end: LeaseEnd,
         payload: Option<Payload>,
     ) -> Result<(), ApplyError> {
-        let Some(row) = self.state.task(task).map(|task| &task.row) else { return Ok(()) };
-        let event = v1::LeaseEnded { task: row.id, fence: row.fence, end: end.into() };
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
+        let event = v1::LeaseEnded {
+            task: row.id,
+            fence: row.fence,
+            end: end.into(),
+        };
         self.record(task.0, Kind::LeaseEnded(event), payload)
     }
 
@@ -75,22 +94,36 @@ impl Batching<'_> {
         code: Option<&str>,
         payload: Option<Payload>,
     ) -> Result<(), ApplyError> {
-        let event = v1::TaskEnded { task: self.task_id(task), end: end.into(), code: code.map(str::to_owned) };
+        let event = v1::TaskEnded {
+            task: self.task_id(task),
+            end: end.into(),
+            code: code.map(str::to_owned),
+        };
         self.record(task.0, Kind::TaskEnded(event), payload)
     }
 
     fn wait(&mut self, task: TaskRef, kind: WaitKind, ms: u64) -> Result<(), ApplyError> {
         let until_ms = Some(self.now_ms.saturating_add(ms));
-        let event = v1::TaskWaiting { task: self.task_id(task), kind: kind.into(), until_ms };
+        let event = v1::TaskWaiting {
+            task: self.task_id(task),
+            kind: kind.into(),
+            until_ms,
+        };
         self.record(task.0, Kind::TaskWaiting(event), None)
     }
 
     /// Assigns the current step to the holder of the live lease. A plan that cannot be made fails the task.
     pub(super) fn assign(&mut self, task: TaskRef, plan: v1::Plan) -> Result<(), ApplyError> {
-        let Some(workflow) = self.workflow(task.0) else { return Ok(()) };
+        let Some(workflow) = self.workflow(task.0) else {
+            return Ok(());
+        };
         let tenant = workflow.row.tenant;
-        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else { return Ok(()) };
-        let (Some(holder), Some((index, step))) = (row.holder, row.current()) else { return Ok(()) };
+        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
+            return Ok(());
+        };
+        let (Some(holder), Some((index, step))) = (row.holder, row.current()) else {
+            return Ok(());
+        };
         let assignee = v1::Assignee {
             tenant,
             workflow: task.0,
@@ -124,8 +157,12 @@ impl Batching<'_> {
 
     /// The plan of the current step cannot be made: the step and its task fail, the engine goes on.
     pub(super) fn fail_unplanned(&mut self, task: TaskRef, fault: PlanFault) -> Result<(), ApplyError> {
-        let Some(row) = self.state.task(task).map(|task| &task.row) else { return Ok(()) };
-        let step = row.current().map_or(0, |(index, _)| u32::try_from(index).unwrap_or(u32::MAX));
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
+        let step = row
+            .current()
+            .map_or(0, |(index, _)| u32::try_from(index).unwrap_or(u32::MAX));
         let leased = row.holder.is_some();
         let event = v1::StepEnded {
             task: row.id,
@@ -147,10 +184,18 @@ impl Batching<'_> {
 
     /// The open attempt of a leased task ended, and that is recorded: what now? Exactly one of: next step, wait, ready again, end.
     pub(super) fn after_step(&mut self, task: TaskRef, lost_how: LeaseEnd) -> Result<(), ApplyError> {
-        let Some(workflow) = self.workflow(task.0) else { return Ok(()) };
-        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else { return Ok(()) };
+        let Some(workflow) = self.workflow(task.0) else {
+            return Ok(());
+        };
+        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
+            return Ok(());
+        };
         let ending = row.cancel_grace_ms.is_some();
-        let code = if workflow.row.cancel_by.is_some() { ErrorCode::WorkflowCancelled } else { ErrorCode::TaskFailed };
+        let code = if workflow.row.cancel_by.is_some() {
+            ErrorCode::WorkflowCancelled
+        } else {
+            ErrorCode::TaskFailed
+        };
         let Some((index, step)) = row.current() else {
             self.end_lease(task, LeaseEnd::Done, None)?;
             self.end_task(task, TaskEnd::Completed, None, None)?;
@@ -162,7 +207,10 @@ impl Batching<'_> {
             return self.settle(task.0);
         }
         let (failed, lost, state) = (step.failed, step.lost, step.state());
-        let definition = workflow.body.as_ref().map(|body| &body.definition.tasks[task.1 as usize].steps[index]);
+        let definition = workflow
+            .body
+            .as_ref()
+            .map(|body| &body.definition.tasks[task.1 as usize].steps[index]);
         let (key, retry) = definition.map_or_else(Default::default, |step| (step.key.clone(), step.retry.clone()));
         match state {
             StepState::Failed if failed < retry.attempts => {
@@ -174,7 +222,12 @@ impl Batching<'_> {
                 let code = last.and_then(|last| last.code.clone());
                 let why = last.map_or_else(String::new, describe);
                 self.end_lease(task, LeaseEnd::Done, None)?;
-                self.end_task(task, TaskEnd::Failed, code.as_deref(), said(format!("step `{key}`: {why}")))?;
+                self.end_task(
+                    task,
+                    TaskEnd::Failed,
+                    code.as_deref(),
+                    said(format!("step `{key}`: {why}")),
+                )?;
                 self.settle(task.0)
             }
             StepState::Lost if lost >= limits::INFRASTRUCTURE_ATTEMPTS_MAX => {
@@ -202,7 +255,9 @@ impl Batching<'_> {
 
     /// The holder lost the open attempt, by whatever way we know.
     pub(super) fn lose(&mut self, task: TaskRef, how: LeaseEnd, why: &str) -> Result<(), ApplyError> {
-        let Some(row) = self.state.task(task).map(|task| &task.row) else { return Ok(()) };
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
         if let Some((index, open)) = row.open() {
             let event = v1::StepEnded {
                 task: row.id,
@@ -221,11 +276,22 @@ impl Batching<'_> {
 
     /// A node gave the assignment back: nothing is counted, and the task waits a little before it is offered again.
     pub(super) fn give_back(&mut self, task: TaskRef, fault: &v1::Fault) -> Result<(), ApplyError> {
-        let payload = Payload { message: Some(fault.message.clone()), hint: fault.hint.clone(), ..Payload::default() };
+        let payload = Payload {
+            message: Some(fault.message.clone()),
+            hint: fault.hint.clone(),
+            ..Payload::default()
+        };
         self.end_lease(task, LeaseEnd::Refused, Some(payload))?;
-        let Some(row) = self.state.task(task).map(|task| &task.row) else { return Ok(()) };
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
         if row.cancel_grace_ms.is_some() {
-            self.end_task(task, TaskEnd::Cancelled, Some(ErrorCode::WorkflowCancelled.as_str()), None)?;
+            self.end_task(
+                task,
+                TaskEnd::Cancelled,
+                Some(ErrorCode::WorkflowCancelled.as_str()),
+                None,
+            )?;
             return self.settle(task.0);
         }
         let refusals = row.refusals;
@@ -240,9 +306,13 @@ impl Batching<'_> {
         code: ErrorCode,
         why: Option<String>,
     ) -> Result<(), ApplyError> {
-        let Some(workflow) = self.workflow(task.0) else { return Ok(()) };
+        let Some(workflow) = self.workflow(task.0) else {
+            return Ok(());
+        };
         let tenant = workflow.row.tenant;
-        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else { return Ok(()) };
+        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
+            return Ok(());
+        };
         if row.is_ended() {
             return Ok(());
         }
@@ -251,7 +321,9 @@ impl Batching<'_> {
         };
         let grace_ms = grace_ms.unwrap_or_else(|| {
             let body = workflow.body.as_ref();
-            body.map_or(limits::CANCEL_GRACE_MS_DEFAULT, |body| body.definition.tasks[task.1 as usize].steps[step].grace_ms)
+            body.map_or(limits::CANCEL_GRACE_MS_DEFAULT, |body| {
+                body.definition.tasks[task.1 as usize].steps[step].grace_ms
+            })
         });
         // Asked again with another grace: the shorter one holds.
         if row.cancel_grace_ms.is_some_and(|before| before <= grace_ms) {
@@ -267,7 +339,11 @@ impl Batching<'_> {
         };
         let event = v1::TaskCancelRequested { task: row.id, grace_ms };
         self.record(task.0, Kind::TaskCancelRequested(event), None)?;
-        let cancel = v1::CancelStep { assignee, grace_ms, cause: EndCause::Cancelled.into() };
+        let cancel = v1::CancelStep {
+            assignee,
+            grace_ms,
+            cause: EndCause::Cancelled.into(),
+        };
         self.orders.push(Order::Cancel(holder, cancel));
         Ok(())
     }
@@ -275,13 +351,17 @@ impl Batching<'_> {
     /// Brings a workflow to rest after a task ended: readies what may run, ends what never will, and ends the workflow when all have ended.
     pub(super) fn settle(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
         loop {
-            let Some(next) = self.workflow(id).and_then(next_consequence) else { break };
+            let Some(next) = self.workflow(id).and_then(next_consequence) else {
+                break;
+            };
             match next {
                 Consequence::Ready(task) => self.readied((id, task))?,
                 Consequence::Stop(task, code, why) => self.stop_task((id, task), None, code, Some(why))?,
             }
         }
-        let Some(workflow) = self.workflow(id) else { return Ok(()) };
+        let Some(workflow) = self.workflow(id) else {
+            return Ok(());
+        };
         if workflow.row.is_ended() || workflow.tasks.iter().any(|task| !task.row.is_ended()) {
             return Ok(());
         }
@@ -289,18 +369,29 @@ impl Batching<'_> {
         let (end, code, payload) = if workflow.row.cancel_by.is_some() {
             (WorkflowEnd::Cancelled, Some(ErrorCode::WorkflowCancelled), None)
         } else if let Some(failed) = failed {
-            (WorkflowEnd::Failed, Some(ErrorCode::TaskFailed), said(format!("task `{}` failed", failed.row.name)))
+            (
+                WorkflowEnd::Failed,
+                Some(ErrorCode::TaskFailed),
+                said(format!("task `{}` failed", failed.row.name)),
+            )
         } else {
             match plan::workflow_outputs(workflow) {
                 Ok(outputs) => (WorkflowEnd::Completed, None, outputs),
                 Err(fault) => (WorkflowEnd::Failed, Some(fault.code), said(fault.message)),
             }
         };
-        let event = v1::WorkflowEnded { end: end.into(), code: code.map(|code| code.as_str().to_owned()) };
+        let event = v1::WorkflowEnded {
+            end: end.into(),
+            code: code.map(|code| code.as_str().to_owned()),
+        };
         let mut holders: BTreeMap<NodeId, Vec<TaskId>> = BTreeMap::new();
         for task in &workflow.tasks {
-            let mut nodes: Vec<NodeId> =
-                task.row.steps.iter().flat_map(|step| step.attempts.iter().map(|attempt| attempt.node)).collect();
+            let mut nodes: Vec<NodeId> = task
+                .row
+                .steps
+                .iter()
+                .flat_map(|step| step.attempts.iter().map(|attempt| attempt.node))
+                .collect();
             nodes.sort_unstable();
             nodes.dedup();
             for node in nodes {
@@ -308,7 +399,8 @@ impl Batching<'_> {
             }
         }
         self.record(id, Kind::WorkflowEnded(event), payload)?;
-        self.orders.extend(holders.into_iter().map(|(node, tasks)| Order::Release(node, tasks)));
+        self.orders
+            .extend(holders.into_iter().map(|(node, tasks)| Order::Release(node, tasks)));
         Ok(())
     }
 }
@@ -331,9 +423,10 @@ fn next_consequence(workflow: &Workflow) -> Option<Consequence> {
         }
         let definition = &body.definition.tasks[position];
         let needs = &body.needs[position];
-        let broken = needs.iter().map(|need| &workflow.tasks[*need].row).find(|need| {
-            need.is_ended() && need.state() != TaskState::Completed
-        });
+        let broken = needs
+            .iter()
+            .map(|need| &workflow.tasks[*need].row)
+            .find(|need| need.is_ended() && need.state() != TaskState::Completed);
         if definition.run_on == RunOn::Success {
             if let Some(need) = broken {
                 let why = format!("it needs task `{}`, which did not complete", need.name);

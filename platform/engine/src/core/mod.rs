@@ -13,6 +13,7 @@ pub mod placement;
 pub(crate) mod plan;
 pub mod rows;
 pub mod state;
+mod trace;
 
 pub use apply::ApplyError;
 pub use body::Body;

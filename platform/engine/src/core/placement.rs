@@ -37,13 +37,29 @@ pub fn missing(tenant: TenantId, task: &TaskDef, candidate: &Candidate) -> Vec<S
     if let Some(arch) = task.requires.arch.as_ref().filter(|arch| **arch != candidate.arch) {
         missing.push(format!("architecture `{arch}`"));
     }
-    let cpu = task.steps.iter().map(|step| step.resources.cpu_millis).max().unwrap_or(0);
+    let cpu = task
+        .steps
+        .iter()
+        .map(|step| step.resources.cpu_millis)
+        .max()
+        .unwrap_or(0);
     if cpu > candidate.cpu_millis {
-        missing.push(format!("{cpu} thousandths of a core (the node has {})", candidate.cpu_millis));
+        missing.push(format!(
+            "{cpu} thousandths of a core (the node has {})",
+            candidate.cpu_millis
+        ));
     }
-    let memory = task.steps.iter().map(|step| step.resources.memory_bytes).max().unwrap_or(0);
+    let memory = task
+        .steps
+        .iter()
+        .map(|step| step.resources.memory_bytes)
+        .max()
+        .unwrap_or(0);
     if memory > candidate.memory_bytes {
-        missing.push(format!("{memory} bytes of memory (the node has {})", candidate.memory_bytes));
+        missing.push(format!(
+            "{memory} bytes of memory (the node has {})",
+            candidate.memory_bytes
+        ));
     }
     missing
 }
@@ -57,8 +73,17 @@ pub fn bound_to(workflow: &Workflow, task: usize) -> Option<NodeId> {
     }
     let group = (*workflow.body.as_ref()?.groups.get(task)?)?;
     let groups = &workflow.body.as_ref()?.groups;
-    let mates = || workflow.tasks.iter().zip(groups).filter(|(_, g)| **g == Some(group)).map(|(task, _)| &task.row);
-    mates().find_map(|mate| mate.home).or_else(|| mates().find_map(|mate| mate.holder))
+    let mates = || {
+        workflow
+            .tasks
+            .iter()
+            .zip(groups)
+            .filter(|(_, g)| **g == Some(group))
+            .map(|(task, _)| &task.row)
+    };
+    mates()
+        .find_map(|mate| mate.home)
+        .or_else(|| mates().find_map(|mate| mate.holder))
 }
 
 /// The best of `candidates` for a task: it fits, has credit, and has most credit left; equal ones by id.
@@ -85,11 +110,19 @@ pub fn place(batch: &mut Batching<'_>, candidates: &mut [Candidate]) -> Result<(
             break;
         }
         // An earlier failure of this loop may have ended it.
-        let Some(workflow) = batch.state.workflows.get(&task.0) else { continue };
-        if batch.state.task(task).is_none_or(|task| task.row.queued_at_ms.is_none()) {
+        let Some(workflow) = batch.state.workflows.get(&task.0) else {
+            continue;
+        };
+        if batch
+            .state
+            .task(task)
+            .is_none_or(|task| task.row.queued_at_ms.is_none())
+        {
             continue;
         }
-        let Some(chosen) = choose(workflow, task.1 as usize, candidates) else { continue };
+        let Some(chosen) = choose(workflow, task.1 as usize, candidates) else {
+            continue;
+        };
         match plan::build(batch.state, task) {
             Err(fault) => batch.fail_unplanned(task, fault)?,
             Ok(plan) => {
@@ -104,7 +137,9 @@ pub fn place(batch: &mut Batching<'_>, candidates: &mut [Candidate]) -> Result<(
 }
 
 fn claim(batch: &mut Batching<'_>, task: TaskRef, node: NodeId, plan: v1::Plan) -> Result<(), ApplyError> {
-    let Some(row) = batch.state.task(task).map(|task| &task.row) else { return Ok(()) };
+    let Some(row) = batch.state.task(task).map(|task| &task.row) else {
+        return Ok(());
+    };
     let event = v1::TaskClaimed {
         task: row.id,
         attempt: row.attempt + 1,
@@ -119,5 +154,8 @@ fn claim(batch: &mut Batching<'_>, task: TaskRef, node: NodeId, plan: v1::Plan) 
 /// Position of each ready task in the queue, for saying how many are ahead.
 #[must_use]
 pub fn queue_positions(state: &PartitionState) -> BTreeMap<TaskRef, u32> {
-    (0u32..).zip(&state.ready).map(|(position, (_, task))| (*task, position)).collect()
+    (0u32..)
+        .zip(&state.ready)
+        .map(|(position, (_, task))| (*task, position))
+        .collect()
 }

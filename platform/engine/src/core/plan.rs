@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::Body;
 use super::state::{PartitionState, Task, TaskRef, Workflow};
+use super::trace::traceparent;
 use crate::spec;
 use crate::spec::definition::{InputDef, RunDef, StepDef, WorkspaceSourceDef};
 
@@ -23,7 +24,10 @@ pub(crate) struct PlanFault {
 
 impl PlanFault {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -46,7 +50,10 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
     let scope = scope(workflow, body, position, attempt);
     let render = |what: &str, template: &str| {
         spec::render(template, &scope).map_err(|error| {
-            PlanFault::new(ErrorCode::TemplateError, format!("{what} of step `{}`: {error}", step.key))
+            PlanFault::new(
+                ErrorCode::TemplateError,
+                format!("{what} of step `{}`: {error}", step.key),
+            )
         })
     };
 
@@ -56,19 +63,34 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
     for (key, template) in &step.env {
         let value = render(&format!("env `{key}`"), template)?;
         env_bytes += key.len() + value.len();
-        env.push(v1::EnvVar { name: key.clone(), value });
+        env.push(v1::EnvVar {
+            name: key.clone(),
+            value,
+        });
     }
     if env_bytes > limits::STEP_ENV_BYTES_MAX {
-        let message = format!("the environment of step `{}` has {env_bytes} bytes; the limit is {}", step.key, limits::STEP_ENV_BYTES_MAX);
+        let message = format!(
+            "the environment of step `{}` has {env_bytes} bytes; the limit is {}",
+            step.key,
+            limits::STEP_ENV_BYTES_MAX
+        );
         return Err(PlanFault::new(ErrorCode::TooLarge, message));
     }
     // The tree is built once per task, and so are its inputs.
-    let inputs = if index == 0 { inputs(workflow, body, &definition.inputs)? } else { Vec::new() };
+    let inputs = if index == 0 {
+        inputs(workflow, body, &definition.inputs)?
+    } else {
+        Vec::new()
+    };
     Ok(Plan {
         image: render("image", &step.image)?,
         command,
         env,
-        workdir: step.workdir.as_deref().map(|template| render("workdir", template)).transpose()?,
+        workdir: step
+            .workdir
+            .as_deref()
+            .map(|template| render("workdir", template))
+            .transpose()?,
         timeout_ms: step.timeout_ms,
         grace_ms: step.grace_ms,
         resources: v1::Resources {
@@ -77,7 +99,9 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
             pids: step.resources.pids,
             tmp_bytes: step.resources.tmp_bytes,
         },
-        workspace: v1::WorkspacePlan { sources: sources(workflow, body, position, &render)? },
+        workspace: v1::WorkspacePlan {
+            sources: sources(workflow, body, position, &render)?,
+        },
         inputs,
         artifact_globs: step.artifacts.iter().map(|artifact| artifact.glob.clone()).collect(),
         outputs: step.outputs.clone(),
@@ -85,10 +109,21 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
         step_key: step.key.clone(),
         // Stable over attempts: one step of one task of one workflow.
         idempotency_key: format!("{}.{index}", task.row.id),
-        traceparent: workflow.row.traceparent.clone(),
+        traceparent: Some(traceparent(
+            workflow.row.traceparent.as_deref(),
+            workflow.row.id,
+            task.row.id,
+            index,
+            attempt,
+        )),
         last: index + 1 == definition.steps.len(),
         output_limit_bytes: step.output_limit_bytes,
-        required_artifacts: step.artifacts.iter().filter(|each| each.required).map(|each| each.glob.clone()).collect(),
+        required_artifacts: step
+            .artifacts
+            .iter()
+            .filter(|each| each.required)
+            .map(|each| each.glob.clone())
+            .collect(),
     })
 }
 
@@ -96,7 +131,10 @@ type Render<'a> = dyn Fn(&str, &str) -> Result<String, PlanFault> + 'a;
 
 fn command(step: &StepDef, render: &Render<'_>) -> Result<v1::Command, PlanFault> {
     let command = match &step.run {
-        RunDef::Shell(script) => v1::Command { shell: Some(render("run", script)?), argv: Vec::new() },
+        RunDef::Shell(script) => v1::Command {
+            shell: Some(render("run", script)?),
+            argv: Vec::new(),
+        },
         RunDef::Argv(argv) => {
             let argv = argv.iter().map(|each| render("run", each)).collect::<Result<_, _>>()?;
             v1::Command { shell: None, argv }
@@ -104,7 +142,11 @@ fn command(step: &StepDef, render: &Render<'_>) -> Result<v1::Command, PlanFault
     };
     let bytes = command.shell.as_ref().map_or(0, String::len) + command.argv.iter().map(String::len).sum::<usize>();
     if bytes > limits::COMMAND_BYTES_MAX {
-        let message = format!("the command of step `{}` has {bytes} bytes; the limit is {}", step.key, limits::COMMAND_BYTES_MAX);
+        let message = format!(
+            "the command of step `{}` has {bytes} bytes; the limit is {}",
+            step.key,
+            limits::COMMAND_BYTES_MAX
+        );
         return Err(PlanFault::new(ErrorCode::TooLarge, message));
     }
     Ok(command)
@@ -122,19 +164,32 @@ fn sources(
         let kind = match &each.source {
             WorkspaceSourceDef::Git { url, reference, depth } => Kind::Git(v1::GitSource {
                 url: render("workspace", url)?,
-                r#ref: reference.as_deref().map(|template| render("workspace", template)).transpose()?,
+                r#ref: reference
+                    .as_deref()
+                    .map(|template| render("workspace", template))
+                    .transpose()?,
                 depth: *depth,
             }),
             WorkspaceSourceDef::Path(path) => Kind::LocalPath(render("workspace", path)?),
             WorkspaceSourceDef::From(name) => {
-                let source = body.definition.tasks.get_index_of(name.as_str()).and_then(|index| workflow.tasks.get(index));
+                let source = body
+                    .definition
+                    .tasks
+                    .get_index_of(name.as_str())
+                    .and_then(|index| workflow.tasks.get(index));
                 let source = source.ok_or_else(|| {
-                    PlanFault::new(ErrorCode::WorkspaceRefused, format!("there is no task `{name}` to take a workspace from"))
+                    PlanFault::new(
+                        ErrorCode::WorkspaceRefused,
+                        format!("there is no task `{name}` to take a workspace from"),
+                    )
                 })?;
                 Kind::FromTask(source.row.id)
             }
         };
-        sources.push(v1::WorkspaceSource { name: each.name.clone(), kind: Some(kind) });
+        sources.push(v1::WorkspaceSource {
+            name: each.name.clone(),
+            kind: Some(kind),
+        });
     }
     Ok(sources)
 }
@@ -156,7 +211,12 @@ fn scope(workflow: &Workflow, body: &Body, position: usize, attempt: u32) -> Val
     let tasks: Map<String, Value> = body
         .ancestors(position)
         .into_iter()
-        .map(|index| (workflow.tasks[index].row.name.clone(), task_scope(&workflow.tasks[index])))
+        .map(|index| {
+            (
+                workflow.tasks[index].row.name.clone(),
+                task_scope(&workflow.tasks[index]),
+            )
+        })
         .collect();
     let task = &workflow.tasks[position];
     let keys = body.definition.tasks[position].steps.iter().map(|step| &step.key);
@@ -188,7 +248,11 @@ fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v
             .build()
             .map_err(|error| refused(format!("input `{}`: {error}", input.artifact)))?
             .compile_matcher();
-        let source = body.definition.tasks.get_index_of(input.task.as_str()).and_then(|index| workflow.tasks.get(index));
+        let source = body
+            .definition
+            .tasks
+            .get_index_of(input.task.as_str())
+            .and_then(|index| workflow.tasks.get(index));
         let source = source.ok_or_else(|| refused(format!("there is no task `{}` to take inputs from", input.task)))?;
         // A later step may store the same name again: the last one holds.
         let mut found: Map<String, Value> = Map::new();
@@ -200,16 +264,29 @@ fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v
         }
         let into_directory = input.path.ends_with('/');
         if found.is_empty() && !input.optional {
-            let message = format!("task `{}` stored no artifact that matches `{}`", input.task, input.artifact);
+            let message = format!(
+                "task `{}` stored no artifact that matches `{}`",
+                input.task, input.artifact
+            );
             return Err(refused(message));
         }
         if found.len() > 1 && !into_directory {
-            let message = format!("{} artifacts of task `{}` match `{}`, but `{}` is one file; end it with `/` to make it a directory", found.len(), input.task, input.artifact, input.path);
+            let message = format!(
+                "{} artifacts of task `{}` match `{}`, but `{}` is one file; end it with `/` to make it a directory",
+                found.len(),
+                input.task,
+                input.artifact,
+                input.path
+            );
             return Err(refused(message));
         }
         for index in found.values().filter_map(Value::as_u64) {
             let artifact = stored[usize::try_from(index).unwrap_or(0)];
-            let path = if into_directory { format!("{}{}", input.path, artifact.name) } else { input.path.clone() };
+            let path = if into_directory {
+                format!("{}{}", input.path, artifact.name)
+            } else {
+                input.path.clone()
+            };
             inputs.push(v1::InputPlan {
                 artifact: artifact.id,
                 path,
@@ -224,12 +301,17 @@ fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v
 
 /// The workflow's own outputs, once every task has completed.
 pub(super) fn workflow_outputs(workflow: &Workflow) -> Result<Option<Payload>, PlanFault> {
-    let Some(body) = workflow.body.as_deref() else { return Ok(None) };
+    let Some(body) = workflow.body.as_deref() else {
+        return Ok(None);
+    };
     if body.definition.outputs.is_empty() {
         return Ok(None);
     }
-    let tasks: Map<String, Value> =
-        workflow.tasks.iter().map(|task| (task.row.name.clone(), task_scope(task))).collect();
+    let tasks: Map<String, Value> = workflow
+        .tasks
+        .iter()
+        .map(|task| (task.row.name.clone(), task_scope(task)))
+        .collect();
     let scope = json!({
         "params": body.parameters,
         "tasks": tasks,
@@ -239,15 +321,24 @@ pub(super) fn workflow_outputs(workflow: &Workflow) -> Result<Option<Payload>, P
     let mut bytes = 0usize;
     for (name, template) in &body.definition.outputs {
         let value = spec::render(template, &scope).map_err(|error| {
-            PlanFault::new(ErrorCode::TemplateError, format!("output `{name}` of the workflow: {error}"))
+            PlanFault::new(
+                ErrorCode::TemplateError,
+                format!("output `{name}` of the workflow: {error}"),
+            )
         })?;
         bytes += name.len() + value.len();
         outputs.insert(name.clone(), Value::String(value));
     }
     if bytes as u64 > limits::STEP_OUTPUTS_BYTES_MAX {
-        let message = format!("the outputs of the workflow have {bytes} bytes; the limit is {}", limits::STEP_OUTPUTS_BYTES_MAX);
+        let message = format!(
+            "the outputs of the workflow have {bytes} bytes; the limit is {}",
+            limits::STEP_OUTPUTS_BYTES_MAX
+        );
         return Err(PlanFault::new(ErrorCode::TooLarge, message));
     }
     let json = Value::Object(outputs).to_string().into_bytes();
-    Ok(Some(Payload { outputs_json: Some(json.into()), ..Payload::default() }))
+    Ok(Some(Payload {
+        outputs_json: Some(json.into()),
+        ..Payload::default()
+    }))
 }

@@ -293,19 +293,28 @@ impl TaskRow {
     /// Completed, failed or cancelled.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        matches!(self.state(), TaskState::Completed | TaskState::Failed | TaskState::Cancelled)
+        matches!(
+            self.state(),
+            TaskState::Completed | TaskState::Failed | TaskState::Cancelled
+        )
     }
 
     /// The step that runs or comes next, with its position; `None` when all completed.
     #[must_use]
     pub fn current(&self) -> Option<(usize, &StepRow)> {
-        self.steps.iter().enumerate().find(|(_, step)| step.state() != StepState::Completed)
+        self.steps
+            .iter()
+            .enumerate()
+            .find(|(_, step)| step.state() != StepState::Completed)
     }
 
     /// The open attempt, with the position of its step.
     #[must_use]
     pub fn open(&self) -> Option<(usize, &AttemptRow)> {
-        self.steps.iter().enumerate().find_map(|(index, step)| step.open().map(|attempt| (index, attempt)))
+        self.steps
+            .iter()
+            .enumerate()
+            .find_map(|(index, step)| step.open().map(|attempt| (index, attempt)))
     }
 }
 
@@ -313,6 +322,9 @@ impl WorkflowRow {
     /// Completed, failed or cancelled.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        matches!(self.state(), WorkflowState::Completed | WorkflowState::Failed | WorkflowState::Cancelled)
+        matches!(
+            self.state(),
+            WorkflowState::Completed | WorkflowState::Failed | WorkflowState::Cancelled
+        )
     }
 }

@@ -136,7 +136,12 @@ impl PartitionState {
     /// Finds a task by its id.
     #[must_use]
     pub fn find(&self, workflow: WorkflowId, task: TaskId) -> Option<TaskRef> {
-        let found = self.workflows.get(&workflow)?.tasks.iter().find(|each| each.row.id == task)?;
+        let found = self
+            .workflows
+            .get(&workflow)?
+            .tasks
+            .iter()
+            .find(|each| each.row.id == task)?;
         Some((workflow, found.row.index))
     }
 

@@ -23,18 +23,31 @@ use crate::read;
 use crate::spec;
 
 fn invalid(code: ErrorCode, what: &str, issues: Vec<Issue>) -> Refusal {
-    let first = issues.first().map_or_else(String::new, |issue| format!(": {}", issue.message));
-    Refusal { issues, ..Refusal::new(code, format!("{what}{first}")) }
+    let first = issues
+        .first()
+        .map_or_else(String::new, |issue| format!(": {}", issue.message));
+    Refusal {
+        issues,
+        ..Refusal::new(code, format!("{what}{first}"))
+    }
 }
 
 fn check_sizes(source: &Bytes, parameters: &Map<String, Value>) -> Result<Vec<u8>, Refusal> {
     if source.len() > limits::DEFINITION_BYTES_MAX {
-        let message = format!("the definition has {} bytes; the limit is {}", source.len(), limits::DEFINITION_BYTES_MAX);
+        let message = format!(
+            "the definition has {} bytes; the limit is {}",
+            source.len(),
+            limits::DEFINITION_BYTES_MAX
+        );
         return Err(Refusal::new(ErrorCode::TooLarge, message));
     }
     let json = serde_json::to_vec(parameters).map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
     if json.len() > limits::PARAMETERS_BYTES_MAX {
-        let message = format!("the parameters have {} bytes; the limit is {}", json.len(), limits::PARAMETERS_BYTES_MAX);
+        let message = format!(
+            "the parameters have {} bytes; the limit is {}",
+            json.len(),
+            limits::PARAMETERS_BYTES_MAX
+        );
         return Err(Refusal::new(ErrorCode::TooLarge, message));
     }
     Ok(json)
@@ -47,7 +60,10 @@ fn check_labels(labels: &[(String, String)]) -> Result<(), Refusal> {
         !key.is_empty() && key.len() <= limits::NAME_BYTES_MAX && value.len() <= limits::NAME_BYTES_MAX
     };
     if labels.len() > LABELS_MAX || !labels.iter().all(fits) {
-        let message = format!("at most {LABELS_MAX} labels, each key and value at most {} bytes", limits::NAME_BYTES_MAX);
+        let message = format!(
+            "at most {LABELS_MAX} labels, each key and value at most {} bytes",
+            limits::NAME_BYTES_MAX
+        );
         return Err(Refusal::new(ErrorCode::InvalidRequest, message));
     }
     Ok(())
@@ -78,10 +94,18 @@ impl Engine {
             return Ok((partition, None));
         };
         if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
-            let message = format!("an idempotency key has 1 to {} bytes", limits::IDEMPOTENCY_KEY_BYTES_MAX);
+            let message = format!(
+                "an idempotency key has 1 to {} bytes",
+                limits::IDEMPOTENCY_KEY_BYTES_MAX
+            );
             return Err(Refusal::new(ErrorCode::InvalidRequest, message));
         }
-        let partition = PartitionId::of(submit.caller.tenant, "idempotency", key.as_bytes(), self.partition_count());
+        let partition = PartitionId::of(
+            submit.caller.tenant,
+            "idempotency",
+            key.as_bytes(),
+            self.partition_count(),
+        );
         Ok((partition, Some(*blake3::hash(key.as_bytes()).as_bytes())))
     }
 
@@ -106,7 +130,14 @@ impl Backend for Engine {
         let asked = check_sizes(&submit.source, &submit.parameters)?;
         check_labels(&submit.labels)?;
         let (partition, key_hash) = self.route(&submit)?;
-        let Submit { caller, source, parameters, labels, traceparent, .. } = submit;
+        let Submit {
+            caller,
+            source,
+            parameters,
+            labels,
+            traceparent,
+            ..
+        } = submit;
         let idempotency = key_hash.map(|key| (key, request_hash(&source, &asked, &labels)));
         let compiling = source.clone();
         // A megabyte of YAML takes a while: off the async threads.
@@ -165,7 +196,12 @@ impl Backend for Engine {
         workflow: WorkflowId,
         grace_ms: Option<u64>,
     ) -> Result<WorkflowState, Refusal> {
-        let command = Cancel { tenant: caller.tenant, workflow, by: caller.principal, grace_ms };
+        let command = Cancel {
+            tenant: caller.tenant,
+            workflow,
+            by: caller.principal,
+            grace_ms,
+        };
         match self.call(workflow.partition(), command).await {
             Ok(Reply::State(state)) => Ok(state),
             Ok(other) => Err(unexpected(&other)),
@@ -176,7 +212,10 @@ impl Backend for Engine {
                 });
                 match rows.await?.ok_or_else(not_found)?.row.state() {
                     WorkflowState::Cancelled => Ok(WorkflowState::Cancelled),
-                    ended => Err(Refusal::new(ErrorCode::Conflict, format!("the workflow is {ended} already"))),
+                    ended => Err(Refusal::new(
+                        ErrorCode::Conflict,
+                        format!("the workflow is {ended} already"),
+                    )),
                 }
             }
             Err(other) => Err(other.into()),
@@ -185,7 +224,9 @@ impl Backend for Engine {
 
     async fn workflow(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WorkflowView, Refusal> {
         self.partition(workflow.partition())?;
-        let loaded = self.blocking(move |storage| read::load(storage, tenant, workflow)).await?;
+        let loaded = self
+            .blocking(move |storage| read::load(storage, tenant, workflow))
+            .await?;
         let mut loaded = loaded.ok_or_else(not_found)?;
         if loaded.waits() {
             let queue = self.queue(workflow.partition()).await;
@@ -193,18 +234,25 @@ impl Backend for Engine {
             loaded.explain(&self.parts.dispatcher.offers(), &queue, &unfit);
         }
         let progress = self.progress.lock();
-        loaded.show_progress(|task| progress.peek(&task).map(|(assignee, text)| (assignee.clone(), text.clone())));
+        loaded.show_progress(|task| {
+            progress
+                .peek(&task)
+                .map(|(assignee, text)| (assignee.clone(), text.clone()))
+        });
         Ok(loaded.view)
     }
 
     async fn workflows(&self, tenant: TenantId, query: WorkflowQuery) -> Result<Page<WorkflowSummary>, Refusal> {
         let partitions = self.partition_count();
-        self.blocking(move |storage| read::list(storage, partitions, tenant, &query)).await
+        self.blocking(move |storage| read::list(storage, partitions, tenant, &query))
+            .await
     }
 
     async fn source(&self, tenant: TenantId, workflow: WorkflowId) -> Result<Bytes, Refusal> {
         self.partition(workflow.partition())?;
-        self.blocking(move |storage| read::source(storage, tenant, workflow)).await?.ok_or_else(not_found)
+        self.blocking(move |storage| read::source(storage, tenant, workflow))
+            .await?
+            .ok_or_else(not_found)
     }
 
     async fn events(
@@ -215,7 +263,8 @@ impl Backend for Engine {
         limit: usize,
     ) -> Result<Vec<EventView>, Refusal> {
         self.partition(workflow.partition())?;
-        self.blocking(move |storage| read::events(storage, tenant, workflow, after, limit)).await
+        self.blocking(move |storage| read::events(storage, tenant, workflow, after, limit))
+            .await
     }
 
     async fn output(&self, stream: StreamKey, after: u64, max_bytes: usize) -> Result<OutputPage, Refusal> {
@@ -226,10 +275,17 @@ impl Backend for Engine {
             .await?
             .ok_or_else(not_found)?;
         let key = self.data_key(stream.tenant, stream.workflow).await?;
-        let chunks = self.segments.read(&stream, &key, after, max_bytes).await.map_err(segment_refusal)?;
+        let chunks = self
+            .segments
+            .read(&stream, &key, after, max_bytes)
+            .await
+            .map_err(segment_refusal)?;
         let (durable, _) = self.segments.stream_end(&stream).await.map_err(segment_refusal)?;
         let reached = chunks.last().map_or(after, |last| last.seq);
-        Ok(OutputPage { chunks, finished: ended && reached >= durable })
+        Ok(OutputPage {
+            chunks,
+            finished: ended && reached >= durable,
+        })
     }
 
     async fn artifact(
@@ -247,21 +303,37 @@ impl Backend for Engine {
 
     async fn nodes(&self, tenant: TenantId) -> Result<Vec<NodeView>, Refusal> {
         let partitions = self.partition_count();
-        let rows = self.blocking(move |storage| read::nodes(storage, partitions, tenant)).await?;
+        let rows = self
+            .blocking(move |storage| read::nodes(storage, partitions, tenant))
+            .await?;
         Ok(rows.iter().map(|row| self.node_view(row)).collect())
     }
 
     async fn node(&self, tenant: TenantId, node: NodeId) -> Result<NodeView, Refusal> {
         let partition = self.home_of(node);
-        let row = self.blocking(move |storage| read::node(storage, partition, tenant, node)).await?;
+        let row = self
+            .blocking(move |storage| read::node(storage, partition, tenant, node))
+            .await?;
         Ok(self.node_view(&row.ok_or_else(not_found)?))
     }
 
     async fn drain_node(&self, caller: Caller, node: NodeId, drain: bool) -> Result<NodeView, Refusal> {
-        self.call(self.home_of(node), Drain { tenant: caller.tenant, node, drain }).await?;
+        self.call(
+            self.home_of(node),
+            Drain {
+                tenant: caller.tenant,
+                node,
+                drain,
+            },
+        )
+        .await?;
         let changed = {
             let mut draining = self.parts.draining.write();
-            if drain { draining.insert(node) } else { draining.remove(&node) }
+            if drain {
+                draining.insert(node)
+            } else {
+                draining.remove(&node)
+            }
         };
         if changed && !drain {
             self.wake_all();
@@ -270,7 +342,11 @@ impl Backend for Engine {
     }
 
     async fn ready(&self) -> Result<(), Refusal> {
-        match self.partitions.iter().position(|partition| !partition.shared.live.is_owned()) {
+        match self
+            .partitions
+            .iter()
+            .position(|partition| !partition.shared.live.is_owned())
+        {
             None => Ok(()),
             Some(index) => {
                 let message = format!("partition {index} is being recovered");
@@ -284,7 +360,12 @@ impl Engine {
     /// Connected nodes that cannot take work, with what they report.
     async fn unfit_nodes(&self, tenant: TenantId) -> Result<Vec<crate::core::rows::NodeRow>, Refusal> {
         let partitions = self.partition_count();
-        let rows = self.blocking(move |storage| read::nodes(storage, partitions, tenant)).await?;
-        Ok(rows.into_iter().filter(|row| row.state() == crate::api::NodeState::Degraded).collect())
+        let rows = self
+            .blocking(move |storage| read::nodes(storage, partitions, tenant))
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter(|row| row.state() == crate::api::NodeState::Degraded)
+            .collect())
     }
 }

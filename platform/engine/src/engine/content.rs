@@ -33,24 +33,32 @@ fn erased() -> Refusal {
 
 pub(super) fn segment_refusal(error: SegmentError) -> Refusal {
     match error {
-        SegmentError::Gap { expected, got } => {
-            Refusal::new(ErrorCode::Conflict, format!("output from {expected} on is missing; {got} came"))
-                .with_hint(format!("Send again from {expected} on."))
-        }
+        SegmentError::Gap { expected, got } => Refusal::new(
+            ErrorCode::Conflict,
+            format!("output from {expected} on is missing; {got} came"),
+        )
+        .with_hint(format!("Send again from {expected} on.")),
         SegmentError::Finished { .. } => Refusal::new(ErrorCode::Conflict, error.to_string()),
         SegmentError::ChunkTooLarge { .. } => Refusal::new(ErrorCode::TooLarge, error.to_string()),
         SegmentError::Seal(SealError::Erased) | SegmentError::Destroyed => erased(),
-        other => Refusal::new(ErrorCode::StorageUnavailable, format!("the output cannot be stored or read: {other}")),
+        other => Refusal::new(
+            ErrorCode::StorageUnavailable,
+            format!("the output cannot be stored or read: {other}"),
+        ),
     }
 }
 
 pub(super) fn blob_refusal(error: BlobError) -> Refusal {
     match error {
-        BlobError::TooLarge { limit_bytes } => {
-            Refusal::new(ErrorCode::TooLarge, format!("the artifact is larger than {limit_bytes} bytes"))
-        }
+        BlobError::TooLarge { limit_bytes } => Refusal::new(
+            ErrorCode::TooLarge,
+            format!("the artifact is larger than {limit_bytes} bytes"),
+        ),
         BlobError::NotFound => Refusal::new(ErrorCode::NotFound, "the artifact is not there"),
-        other => Refusal::new(ErrorCode::StorageUnavailable, format!("the artifact cannot be stored or read: {other}")),
+        other => Refusal::new(
+            ErrorCode::StorageUnavailable,
+            format!("the artifact cannot be stored or read: {other}"),
+        ),
     }
 }
 
@@ -59,16 +67,22 @@ impl Engine {
     pub(super) fn check_live(&self, node: NodeId, assignee: &Assignee) -> Result<Verdict, Refusal> {
         let partition = self.partition(assignee.workflow.partition())?;
         partition.shared.live.check(node, assignee).ok_or_else(|| {
-            Refusal::new(ErrorCode::StorageUnavailable, "the partition is being recovered; try again")
+            Refusal::new(
+                ErrorCode::StorageUnavailable,
+                "the partition is being recovered; try again",
+            )
         })
     }
 
     pub(super) async fn data_key(&self, tenant: TenantId, workflow: WorkflowId) -> Result<DataKey, Refusal> {
         self.blocking(move |storage| {
-            storage.key(tenant, workflow).map(|key| (*key).clone()).map_err(|error| match error {
-                ContentError::Seal(SealError::Erased) => erased(),
-                other => unreadable(other),
-            })
+            storage
+                .key(tenant, workflow)
+                .map(|key| (*key).clone())
+                .map_err(|error| match error {
+                    ContentError::Seal(SealError::Erased) => erased(),
+                    other => unreadable(other),
+                })
         })
         .await
     }
@@ -86,9 +100,17 @@ impl Engine {
         let key = self.data_key(assignee.tenant, assignee.workflow).await?;
         let chunks = chunks
             .into_iter()
-            .map(|chunk| Chunk { seq: chunk.seq, stream: chunk.stream(), at_ms: chunk.at_ms, data: chunk.data })
+            .map(|chunk| Chunk {
+                seq: chunk.seq,
+                stream: chunk.stream(),
+                at_ms: chunk.at_ms,
+                data: chunk.data,
+            })
             .collect();
-        self.segments.append(&stream, &key, chunks).await.map_err(segment_refusal)?;
+        self.segments
+            .append(&stream, &key, chunks)
+            .await
+            .map_err(segment_refusal)?;
         let durable = self.segments.durable(&stream).await.map_err(segment_refusal)?;
         self.parts.observer.workflow_changed(assignee.tenant, assignee.workflow);
         Ok((Verdict::Accepted, durable))
@@ -99,7 +121,11 @@ impl Engine {
         if last_seq == 0 {
             return Ok(());
         }
-        let durable = self.segments.durable(&stream_of(assignee)).await.map_err(segment_refusal)?;
+        let durable = self
+            .segments
+            .durable(&stream_of(assignee))
+            .await
+            .map_err(segment_refusal)?;
         if durable < last_seq {
             let message = format!("the result says that output goes to {last_seq}, but only {durable} is stored");
             let hint = format!("Send the output after {durable} again, then the result.");
@@ -120,9 +146,15 @@ impl Engine {
         if self.check_live(node, &assignee)? == Verdict::Stale {
             return Err(stale());
         }
-        let relative = !name.starts_with('/') && !name.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        let relative = !name.starts_with('/')
+            && !name
+                .split('/')
+                .any(|part| part.is_empty() || part == "." || part == "..");
         if !relative || name.contains('\0') {
-            return Err(Refusal::new(ErrorCode::ArtifactRefused, "an artifact is named by a path below the workspace"));
+            return Err(Refusal::new(
+                ErrorCode::ArtifactRefused,
+                "an artifact is named by a path below the workspace",
+            ));
         }
         // The same attempt and name give the same id: sending it again replaces it by the same bytes.
         let id = ArtifactId::derive(
@@ -138,7 +170,14 @@ impl Engine {
         let key = self.data_key(assignee.tenant, assignee.workflow).await?;
         let stored = self
             .blobs
-            .put_stream(assignee.tenant, assignee.workflow, id, &key, data, limits::ARTIFACT_BYTES_MAX)
+            .put_stream(
+                assignee.tenant,
+                assignee.workflow,
+                id,
+                &key,
+                data,
+                limits::ARTIFACT_BYTES_MAX,
+            )
             .await
             .map_err(blob_refusal)?;
         // The lease may have passed on meanwhile: then nobody will name what was stored.
@@ -165,9 +204,15 @@ impl Engine {
             let rows = workflow_rows(storage.store().as_ref(), tenant, workflow).map_err(unreadable)?;
             let mut found = rows.ok_or_else(super::not_found)?;
             open_body(&mut found, &mut Records::new(storage, workflow.partition())).map_err(unreadable)?;
-            let all: BTreeMap<ArtifactId, &Artifact> =
-                found.tasks.iter().flat_map(artifacts).map(|each| (each.id, each)).collect();
-            all.get(&artifact).map(|found| (*found).clone()).ok_or_else(super::not_found)
+            let all: BTreeMap<ArtifactId, &Artifact> = found
+                .tasks
+                .iter()
+                .flat_map(artifacts)
+                .map(|each| (each.id, each))
+                .collect();
+            all.get(&artifact)
+                .map(|found| (*found).clone())
+                .ok_or_else(super::not_found)
         })
         .await
     }
@@ -180,7 +225,11 @@ impl Engine {
         range: Option<std::ops::Range<u64>>,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Refusal> {
         let key = self.data_key(tenant, workflow).await?;
-        let stream = self.blobs.get_stream(tenant, workflow, artifact, &key, range).await.map_err(blob_refusal)?;
+        let stream = self
+            .blobs
+            .get_stream(tenant, workflow, artifact, &key, range)
+            .await
+            .map_err(blob_refusal)?;
         Ok(stream.map(|part| part.map_err(std::io::Error::other)).boxed())
     }
 }

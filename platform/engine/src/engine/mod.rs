@@ -21,9 +21,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{Dispatcher, Observer, Refusal};
 use crate::core::{Command, Rejection, Reply, Settings};
+use crate::processor::ProcessorParts;
 use crate::processor::storage::Storage;
 use crate::processor::{CallError, Message, Processor, Shared};
-use crate::processor::ProcessorParts;
 
 /// Progress files that are kept for showing: those of running steps, the oldest are forgotten first.
 const PROGRESS_MAX: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
@@ -39,7 +39,10 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { partitions: limits::PARTITIONS_DEFAULT, settings: Settings::default() }
+        Self {
+            partitions: limits::PARTITIONS_DEFAULT,
+            settings: Settings::default(),
+        }
     }
 }
 
@@ -108,7 +111,9 @@ pub struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("partitions", &self.partitions.len()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("partitions", &self.partitions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,7 +126,15 @@ impl Engine {
         if config.partitions == 0 || config.partitions > PartitionId::LIMIT {
             return Err(StartError::Partitions(config.partitions));
         }
-        let Parts { store, keyring, segments, blobs, dispatcher, observer, clock } = parts;
+        let Parts {
+            store,
+            keyring,
+            segments,
+            blobs,
+            dispatcher,
+            observer,
+            clock,
+        } = parts;
         let storage = Arc::new(Storage::new(store, keyring));
         let parts = Arc::new(ProcessorParts {
             storage: Arc::clone(&storage),
@@ -240,14 +253,19 @@ impl Engine {
     }
 
     fn post(&self, partition: PartitionId, message: Message) -> Result<(), Refusal> {
-        self.partition(partition)?.mailbox.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => refusal(&CallError::Overloaded),
-            mpsc::error::TrySendError::Closed(_) => stopped(),
-        })
+        self.partition(partition)?
+            .mailbox
+            .try_send(message)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => refusal(&CallError::Overloaded),
+                mpsc::error::TrySendError::Closed(_) => stopped(),
+            })
     }
 
     fn wake_all(&self) {
-        self.partitions.iter().for_each(|partition| partition.shared.wake.notify_one());
+        self.partitions
+            .iter()
+            .for_each(|partition| partition.shared.wake.notify_one());
     }
 
     /// Runs a read off the async threads.
@@ -256,9 +274,14 @@ impl Engine {
         read: impl FnOnce(&Storage) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let storage = Arc::clone(&self.storage);
-        tokio::task::spawn_blocking(move || read(&storage)).await.unwrap_or_else(|error| {
-            Err(Refusal::new(ErrorCode::Internal, format!("a read ended unexpectedly: {error}")))
-        })
+        tokio::task::spawn_blocking(move || read(&storage))
+            .await
+            .unwrap_or_else(|error| {
+                Err(Refusal::new(
+                    ErrorCode::Internal,
+                    format!("a read ended unexpectedly: {error}"),
+                ))
+            })
     }
 }
 
@@ -286,12 +309,18 @@ impl From<CallRefusal> for Refusal {
 }
 
 pub(crate) fn not_found() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, "there is no such thing, or it belongs to another tenant")
+    Refusal::new(
+        ErrorCode::NotFound,
+        "there is no such thing, or it belongs to another tenant",
+    )
 }
 
 fn stopped() -> Refusal {
-    Refusal::new(ErrorCode::StorageUnavailable, "the engine is stopping or recovering; whether the change was made is not known")
-        .with_hint("Ask again; with an idempotency key nothing is done twice.")
+    Refusal::new(
+        ErrorCode::StorageUnavailable,
+        "the engine is stopping or recovering; whether the change was made is not known",
+    )
+    .with_hint("Ask again; with an idempotency key nothing is done twice.")
 }
 
 fn refusal(error: &CallError) -> Refusal {
@@ -303,7 +332,10 @@ fn refusal(error: &CallError) -> Refusal {
 }
 
 pub(crate) fn unreadable(error: impl std::fmt::Display) -> Refusal {
-    Refusal::new(ErrorCode::StorageUnavailable, format!("the journal cannot be read: {error}"))
+    Refusal::new(
+        ErrorCode::StorageUnavailable,
+        format!("the journal cannot be read: {error}"),
+    )
 }
 
 fn unexpected(reply: &Reply) -> Refusal {

@@ -46,7 +46,8 @@ impl Engine {
     /// An attempt that the core does not know any more: its workflow has ended, and its row says how the attempt did.
     async fn verdict_from_rows(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal> {
         self.blocking(move |storage| {
-            let rows = workflow_rows(storage.store().as_ref(), assignee.tenant, assignee.workflow).map_err(unreadable)?;
+            let rows =
+                workflow_rows(storage.store().as_ref(), assignee.tenant, assignee.workflow).map_err(unreadable)?;
             let task = rows.and_then(|rows| rows.tasks.into_iter().find(|task| task.row.id == assignee.task));
             let known = task.is_some_and(|task| reported_in(&task.row, node, &assignee));
             Ok(if known { Verdict::Accepted } else { Verdict::Stale })
@@ -60,7 +61,10 @@ impl NodePort for Engine {
     async fn register(&self, serves: Serves, register: Register) -> Result<Vec<HeldVerdict>, Refusal> {
         let node = register.node;
         if node.is_nil() || register.name.len() > limits::NAME_BYTES_MAX {
-            return Err(Refusal::new(ErrorCode::InvalidRequest, "a node needs an id, and a name within its limit"));
+            return Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                "a node needs an id, and a name within its limit",
+            ));
         }
         self.see(node, register.health.as_ref());
         let held: Vec<Assignee> = register.holding.iter().map(|held| held.assignee.clone()).collect();
@@ -83,13 +87,20 @@ impl NodePort for Engine {
         let mut verdicts = Vec::with_capacity(held.len());
         for assignee in held {
             let found = answers.iter().find(|answer| answer.assignee == assignee);
-            let mut verdict = found.cloned().unwrap_or(HeldVerdict { assignee: assignee.clone(), keep: false, output_seq: None });
+            let mut verdict = found.cloned().unwrap_or(HeldVerdict {
+                assignee: assignee.clone(),
+                keep: false,
+                output_seq: None,
+            });
             if !verdict.keep && self.verdict_from_rows(node, assignee.clone()).await? == Verdict::Accepted {
                 verdict.keep = true;
             }
             if verdict.keep {
-                let (durable, _) =
-                    self.segments.stream_end(&stream_of(&assignee)).await.map_err(super::content::segment_refusal)?;
+                let (durable, _) = self
+                    .segments
+                    .stream_end(&stream_of(&assignee))
+                    .await
+                    .map_err(super::content::segment_refusal)?;
                 verdict.output_seq = Some(durable);
             }
             verdicts.push(verdict);
@@ -106,7 +117,8 @@ impl NodePort for Engine {
     async fn health(&self, node: NodeId, health: NodeHealth) -> Result<(), Refusal> {
         self.see(node, Some(&health));
         // Most say nothing new: the core records a change only, and it rides along with other work.
-        self.inform(self.home_of(node), commands::NodeHealth { node, health }).await?;
+        self.inform(self.home_of(node), commands::NodeHealth { node, health })
+            .await?;
         Ok(())
     }
 
@@ -114,7 +126,10 @@ impl NodePort for Engine {
         self.see(node, None);
         let mut by_partition: BTreeMap<PartitionId, Vec<(usize, Assignee)>> = BTreeMap::new();
         for (position, assignee) in holding.iter().enumerate() {
-            by_partition.entry(assignee.workflow.partition()).or_default().push((position, assignee.clone()));
+            by_partition
+                .entry(assignee.workflow.partition())
+                .or_default()
+                .push((position, assignee.clone()));
         }
         let mut verdicts = vec![Verdict::Stale; holding.len()];
         let asked = by_partition.into_iter().map(|(partition, of)| async move {
@@ -150,7 +165,10 @@ impl NodePort for Engine {
     async fn progress(&self, node: NodeId, assignee: Assignee, content: Bytes) -> Result<Verdict, Refusal> {
         let verdict = self.check_live(node, &assignee)?;
         if content.len() as u64 > limits::STEP_PROGRESS_BYTES_MAX {
-            return Err(Refusal::new(ErrorCode::TooLarge, "the progress file is larger than its limit"));
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                "the progress file is larger than its limit",
+            ));
         }
         if verdict == Verdict::Accepted {
             let text = String::from_utf8_lossy(&content).into_owned();
@@ -167,7 +185,17 @@ impl NodePort for Engine {
             self.require_output(&assignee, last_seq).await?;
         }
         let partition = assignee.workflow.partition();
-        let mut verdict = verdict(self.call(partition, StepFinished { node, assignee: assignee.clone(), result }).await?)?;
+        let mut verdict = verdict(
+            self.call(
+                partition,
+                StepFinished {
+                    node,
+                    assignee: assignee.clone(),
+                    result,
+                },
+            )
+            .await?,
+        )?;
         if verdict == Verdict::Stale {
             verdict = self.verdict_from_rows(node, assignee.clone()).await?;
         }
@@ -185,11 +213,17 @@ impl NodePort for Engine {
 
     async fn refused(&self, node: NodeId, assignee: Assignee, fault: Fault) -> Result<Verdict, Refusal> {
         let partition = assignee.workflow.partition();
-        verdict(self.call(partition, AssignmentRefused { node, assignee, fault }).await?)
+        verdict(
+            self.call(partition, AssignmentRefused { node, assignee, fault })
+                .await?,
+        )
     }
 
     async fn dropped(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal> {
-        verdict(self.call(assignee.workflow.partition(), Dropped { node, assignee }).await?)
+        verdict(
+            self.call(assignee.workflow.partition(), Dropped { node, assignee })
+                .await?,
+        )
     }
 
     async fn put_artifact(
@@ -210,11 +244,15 @@ impl NodePort for Engine {
         artifact: ArtifactId,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Refusal> {
         if self.check_live(node, &assignee)? == Verdict::Stale {
-            return Err(Refusal::new(ErrorCode::StaleFence, "the lease has passed to another holder"));
+            return Err(Refusal::new(
+                ErrorCode::StaleFence,
+                "the lease has passed to another holder",
+            ));
         }
         // Only what a step of this workflow has stored and completed with.
         self.find_artifact(assignee.tenant, assignee.workflow, artifact).await?;
-        self.open_artifact(assignee.tenant, assignee.workflow, artifact, None).await
+        self.open_artifact(assignee.tenant, assignee.workflow, artifact, None)
+            .await
     }
 
     fn wake(&self, partitions: &[PartitionId]) {
@@ -228,11 +266,24 @@ impl NodePort for Engine {
 
 /// A result that breaks a limit is the node's fault, and is not journaled.
 fn check_result(result: &StepResult) -> Result<(), Refusal> {
-    let too_large = |what: &str| Refusal::new(ErrorCode::TooLarge, format!("{what} of the result are past their limit"));
-    if result.outputs_json.as_ref().is_some_and(|json| json.len() as u64 > limits::STEP_OUTPUTS_BYTES_MAX * 2) {
+    let too_large = |what: &str| {
+        Refusal::new(
+            ErrorCode::TooLarge,
+            format!("{what} of the result are past their limit"),
+        )
+    };
+    if result
+        .outputs_json
+        .as_ref()
+        .is_some_and(|json| json.len() as u64 > limits::STEP_OUTPUTS_BYTES_MAX * 2)
+    {
         return Err(too_large("the outputs"));
     }
-    if result.attrs_json.as_ref().is_some_and(|json| json.len() as u64 > limits::STEP_ATTRS_BYTES_MAX * 2) {
+    if result
+        .attrs_json
+        .as_ref()
+        .is_some_and(|json| json.len() as u64 > limits::STEP_ATTRS_BYTES_MAX * 2)
+    {
         return Err(too_large("the attributes"));
     }
     if result.artifacts.len() > limits::ARTIFACTS_PER_STEP_MAX {
@@ -240,7 +291,10 @@ fn check_result(result: &StepResult) -> Result<(), Refusal> {
     }
     for json in [&result.outputs_json, &result.attrs_json].into_iter().flatten() {
         if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json).is_err() {
-            return Err(Refusal::new(ErrorCode::StepBadOutput, "outputs and attributes of a result must be JSON objects"));
+            return Err(Refusal::new(
+                ErrorCode::StepBadOutput,
+                "outputs and attributes of a result must be JSON objects",
+            ));
         }
     }
     Ok(())

@@ -139,11 +139,19 @@ mod tests {
         let mut seen = BTreeSet::new();
         for (from, by, to) in L::EDGES {
             println!("{}: {} --{by:?}--> {}", L::ENTITY, from.as_str(), to.as_str());
-            assert!(seen.insert(format!("{from:?} {by:?}")), "{from:?} by {by:?} stands twice");
+            assert!(
+                seen.insert(format!("{from:?} {by:?}")),
+                "{from:?} by {by:?} stands twice"
+            );
             assert_eq!(from.step(*by), Ok(*to));
         }
         for state in L::ALL {
-            assert!(reached.contains(state), "{} {} cannot be reached", L::ENTITY, state.as_str());
+            assert!(
+                reached.contains(state),
+                "{} {} cannot be reached",
+                L::ENTITY,
+                state.as_str()
+            );
             assert_eq!(texts(state.as_str()), Some(*state), "text round trip");
         }
         let any_trigger = L::EDGES[0].1;

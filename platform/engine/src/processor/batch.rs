@@ -19,7 +19,13 @@ const ENTRY_RECORDS_MAX: usize = 2_048;
 /// The stored form of a row.
 #[must_use]
 pub(crate) fn row(clear: &impl Message) -> Bytes {
-    Row { format: JOURNAL_FORMAT, clear: clear.encode_to_vec().into(), sealed: None }.encode_to_vec().into()
+    Row {
+        format: JOURNAL_FORMAT,
+        clear: clear.encode_to_vec().into(),
+        sealed: None,
+    }
+    .encode_to_vec()
+    .into()
 }
 
 /// The key that node rows are under: nodes belong to the installation, whomever they serve.
@@ -40,12 +46,22 @@ pub(crate) fn build(
     for event in &events {
         if let (Kind::WorkflowSubmitted(_), Some(workflow)) = (&event.kind, event.workflow) {
             let wrapped = storage.new_key(event.tenant, workflow)?;
-            writes.push(Write::Put(keys::data_key(state.partition, event.tenant, workflow), wrapped.0));
+            writes.push(Write::Put(
+                keys::data_key(state.partition, event.tenant, workflow),
+                wrapped.0,
+            ));
         }
     }
     let end = log(state, storage, from, at_ms, events, &mut writes)?;
     rows(state, &mut writes);
-    Ok((Batch { partition: state.partition, epoch, writes }, end))
+    Ok((
+        Batch {
+            partition: state.partition,
+            epoch,
+            writes,
+        },
+        end,
+    ))
 }
 
 fn log(
@@ -59,9 +75,9 @@ fn log(
     let mut position = from;
     let mut open: Option<LogEntry> = None;
     for event in events {
-        let full = open.as_ref().is_some_and(|entry| {
-            entry.tenant != event.tenant || entry.records.len() >= ENTRY_RECORDS_MAX
-        });
+        let full = open
+            .as_ref()
+            .is_some_and(|entry| entry.tenant != event.tenant || entry.records.len() >= ENTRY_RECORDS_MAX);
         if full {
             close(state, &mut position, open.take(), writes);
         }
@@ -77,7 +93,11 @@ fn log(
             chain: Bytes::new(),
             records: Vec::new(),
         });
-        entry.records.push(Record { event: Event { kind: Some(event.kind) }, workflow: event.workflow, payload });
+        entry.records.push(Record {
+            event: Event { kind: Some(event.kind) },
+            workflow: event.workflow,
+            payload,
+        });
     }
     close(state, &mut position, open, writes);
     Ok(position)
@@ -95,9 +115,15 @@ fn close(state: &PartitionState, position: &mut LogPosition, entry: Option<LogEn
     for (workflow, offsets) in offsets {
         // An entry holds fewer records than two bytes count.
         let value = keys::timeline_value(&offsets).unwrap_or_default();
-        writes.push(Write::Put(keys::timeline(state.partition, entry.tenant, workflow, entry.first_seq), value));
+        writes.push(Write::Put(
+            keys::timeline(state.partition, entry.tenant, workflow, entry.first_seq),
+            value,
+        ));
     }
-    *position = LogPosition { next_seq: entry.first_seq + entry.records.len() as u64, chain };
+    *position = LogPosition {
+        next_seq: entry.first_seq + entry.records.len() as u64,
+        chain,
+    };
     let key = keys::log(state.partition, entry.first_seq, entry.tenant);
     writes.push(Write::Put(key, entry.encode_to_vec().into()));
 }
@@ -107,20 +133,34 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
     let partition = state.partition;
     let dirty = &state.dirty;
     for id in &dirty.workflows {
-        let Some(workflow) = state.workflows.get(id) else { continue };
-        writes.push(Write::Put(keys::workflow(partition, workflow.row.tenant, *id), row(&workflow.row)));
+        let Some(workflow) = state.workflows.get(id) else {
+            continue;
+        };
+        writes.push(Write::Put(
+            keys::workflow(partition, workflow.row.tenant, *id),
+            row(&workflow.row),
+        ));
     }
     for reference in &dirty.tasks {
-        let Some((workflow, task)) = state.workflows.get(&reference.0).zip(state.task(*reference)) else { continue };
+        let Some((workflow, task)) = state.workflows.get(&reference.0).zip(state.task(*reference)) else {
+            continue;
+        };
         let key = keys::task(partition, workflow.row.tenant, reference.0, task.row.id);
         writes.push(Write::Put(key, row(&task.row)));
     }
     for id in &dirty.begun {
-        let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.ended.contains(id)) else { continue };
-        writes.push(Write::Put(keys::active(partition, workflow.row.tenant, *id), Bytes::new()));
+        let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.ended.contains(id)) else {
+            continue;
+        };
+        writes.push(Write::Put(
+            keys::active(partition, workflow.row.tenant, *id),
+            Bytes::new(),
+        ));
     }
     for id in &dirty.ended {
-        let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.begun.contains(id)) else { continue };
+        let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.begun.contains(id)) else {
+            continue;
+        };
         writes.push(Write::Delete(keys::active(partition, workflow.row.tenant, *id)));
     }
     for id in &dirty.nodes {

@@ -37,7 +37,8 @@ impl Leases {
     /// Leases past their deadline.
     pub(super) fn expired(&self, now: Instant) -> Vec<(TaskRef, u64)> {
         let due = self.order.iter().take_while(|(deadline, _)| *deadline <= now);
-        due.filter_map(|(_, task)| self.deadlines.get(task).map(|(fence, _)| (*task, *fence))).collect()
+        due.filter_map(|(_, task)| self.deadlines.get(task).map(|(fence, _)| (*task, *fence)))
+            .collect()
     }
 
     /// Gives every lease its full length from `now`: time in which we could not listen does not count against holders.

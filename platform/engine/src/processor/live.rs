@@ -21,7 +21,10 @@ impl LiveTable {
     #[must_use]
     pub fn check(&self, node: NodeId, assignee: &Assignee) -> Option<Verdict> {
         let inner = self.inner.read();
-        let live = inner.as_ref()?.get(&assignee.task).is_some_and(|(holder, each)| *holder == node && each == assignee);
+        let live = inner
+            .as_ref()?
+            .get(&assignee.task)
+            .is_some_and(|(holder, each)| *holder == node && each == assignee);
         Some(if live { Verdict::Accepted } else { Verdict::Stale })
     }
 
@@ -35,7 +38,9 @@ impl LiveTable {
         let mut live = HashMap::new();
         for (id, workflow) in &state.workflows {
             for task in &workflow.tasks {
-                let Some((holder, (step, open))) = task.row.holder.zip(task.row.open()) else { continue };
+                let Some((holder, (step, open))) = task.row.holder.zip(task.row.open()) else {
+                    continue;
+                };
                 let assignee = Assignee {
                     tenant: workflow.row.tenant,
                     workflow: *id,

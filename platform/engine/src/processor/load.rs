@@ -19,7 +19,10 @@ use crate::core::{Body, PartitionState, Settings};
 const PAGE_ROWS: usize = 512;
 
 fn damaged(what: impl Into<String>, detail: impl Into<String>) -> ReadError {
-    ReadError::Damaged { what: what.into(), detail: detail.into() }
+    ReadError::Damaged {
+        what: what.into(),
+        detail: detail.into(),
+    }
 }
 
 /// Decodes a stored row.
@@ -29,7 +32,10 @@ fn damaged(what: impl Into<String>, detail: impl Into<String>) -> ReadError {
 pub fn decode<M: Message + Default>(what: &str, value: &[u8]) -> Result<M, ReadError> {
     let row = Row::decode(value).map_err(|error| damaged(what, error.to_string()))?;
     if row.format == 0 || row.format > JOURNAL_FORMAT {
-        let detail = format!("it has format {}, this version reads up to {JOURNAL_FORMAT}: use a newer Gantry", row.format);
+        let detail = format!(
+            "it has format {}, this version reads up to {JOURNAL_FORMAT}: use a newer Gantry",
+            row.format
+        );
         return Err(damaged(what, detail));
     }
     M::decode(row.clear).map_err(|error| damaged(what, error.to_string()))
@@ -50,7 +56,9 @@ pub fn walk(
         for (key, value) in &page {
             each(key, value)?;
         }
-        let Some((last, _)) = page.last().filter(|_| page.len() == PAGE_ROWS) else { return Ok(()) };
+        let Some((last, _)) = page.last().filter(|_| page.len() == PAGE_ROWS) else {
+            return Ok(());
+        };
         from = last.to_vec();
         from.push(0);
     }
@@ -68,7 +76,11 @@ impl<'a> Records<'a> {
     /// Of one partition.
     #[must_use]
     pub fn new(storage: &'a Storage, partition: PartitionId) -> Self {
-        Self { storage, partition, last: None }
+        Self {
+            storage,
+            partition,
+            last: None,
+        }
     }
 
     /// The entry that holds `seq`.
@@ -79,11 +91,19 @@ impl<'a> Records<'a> {
         let holds = |entry: &LogEntry| (entry.first_seq..entry.first_seq + entry.records.len() as u64).contains(&seq);
         if !self.last.as_ref().is_some_and(holds) {
             let range = keys::log_through(self.partition, seq);
-            let found = self.storage.store().scan(&range.from, &range.to, Direction::Reverse, 1)?;
-            let entry = found.into_iter().next().map(|(key, value)| chain::decode_entry(self.partition, &key, value));
+            let found = self
+                .storage
+                .store()
+                .scan(&range.from, &range.to, Direction::Reverse, 1)?;
+            let entry = found
+                .into_iter()
+                .next()
+                .map(|(key, value)| chain::decode_entry(self.partition, &key, value));
             self.last = entry.transpose()?.filter(holds);
         }
-        self.last.as_ref().ok_or_else(|| damaged(format!("record {seq} of partition {}", self.partition), "it is missing"))
+        self.last
+            .as_ref()
+            .ok_or_else(|| damaged(format!("record {seq} of partition {}", self.partition), "it is missing"))
     }
 
     fn record(&mut self, seq: u64) -> Result<(TenantId, &Record), ReadError> {
@@ -100,7 +120,9 @@ impl<'a> Records<'a> {
     pub fn payload(&mut self, seq: u64) -> Result<Option<Payload>, ContentError> {
         let storage = self.storage;
         let (tenant, record) = self.record(seq)?;
-        let (Some(workflow), Some(sealed)) = (record.workflow, &record.payload) else { return Ok(None) };
+        let (Some(workflow), Some(sealed)) = (record.workflow, &record.payload) else {
+            return Ok(None);
+        };
         match storage.unseal(tenant, workflow, seq, sealed) {
             Ok(payload) => Ok(Some(payload)),
             Err(ContentError::Seal(SealError::Erased)) => Ok(None),
@@ -115,10 +137,17 @@ impl<'a> Records<'a> {
 /// When they cannot be read.
 pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Result<Option<Workflow>, ReadError> {
     let partition = id.partition();
-    let Some(value) = store.get(&keys::workflow(partition, tenant, id))? else { return Ok(None) };
+    let Some(value) = store.get(&keys::workflow(partition, tenant, id))? else {
+        return Ok(None);
+    };
     let row: WorkflowRow = decode(&format!("the row of {id}"), &value)?;
     let range = keys::tasks_of(partition, tenant, id);
-    let pairs = store.scan(&range.from, &range.to, Direction::Forward, limits::TASKS_PER_WORKFLOW_MAX + 1)?;
+    let pairs = store.scan(
+        &range.from,
+        &range.to,
+        Direction::Forward,
+        limits::TASKS_PER_WORKFLOW_MAX + 1,
+    )?;
     let mut tasks = Vec::with_capacity(pairs.len());
     for (_, value) in &pairs {
         let row: TaskRow = decode(&format!("a task row of {id}"), value)?;
@@ -128,7 +157,10 @@ pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Res
     tasks.sort_by_key(|task| task.row.index);
     let complete = (0u32..).zip(&tasks).all(|(index, task)| task.row.index == index);
     if !complete || tasks.len() != row.tasks_total as usize {
-        return Err(damaged(format!("workflow {id}"), format!("{} of {} task rows are there", tasks.len(), row.tasks_total)));
+        return Err(damaged(
+            format!("workflow {id}"),
+            format!("{} of {} task rows are there", tasks.len(), row.tasks_total),
+        ));
     }
     Ok(Some(Workflow { row, tasks, body: None }))
 }
@@ -139,9 +171,13 @@ pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Res
 /// When it cannot be read or opened.
 pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(), ContentError> {
     let id = workflow.row.id;
-    let Some(payload) = records.payload(workflow.row.submit_seq)? else { return Ok(()) };
-    let unreadable = |error: serde_json::Error| ContentError::Read(damaged(format!("the definition of {id}"), error.to_string()));
-    let definition = serde_json::from_slice(payload.definition_json.as_deref().unwrap_or_default()).map_err(unreadable)?;
+    let Some(payload) = records.payload(workflow.row.submit_seq)? else {
+        return Ok(());
+    };
+    let unreadable =
+        |error: serde_json::Error| ContentError::Read(damaged(format!("the definition of {id}"), error.to_string()));
+    let definition =
+        serde_json::from_slice(payload.definition_json.as_deref().unwrap_or_default()).map_err(unreadable)?;
     let parameters = match payload.parameters_json.as_deref() {
         Some(json) => serde_json::from_slice(json).map_err(unreadable)?,
         None => Map::new(),
@@ -150,7 +186,9 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
     for task in &mut workflow.tasks {
         for (step, result) in task.row.steps.iter().zip(&mut task.results) {
             let Some(seq) = step.result_seq else { continue };
-            *result = Some(Arc::new(records.payload(seq)?.as_ref().map(result_body).unwrap_or_default()));
+            *result = Some(Arc::new(
+                records.payload(seq)?.as_ref().map(result_body).unwrap_or_default(),
+            ));
         }
     }
     Ok(())

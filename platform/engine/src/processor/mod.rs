@@ -1,6 +1,6 @@
 //! The owner of a partition: takes waiting commands, decides, commits, and only then answers, dispatches and tells observers.
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) use batch::node_tenant;
 mod leases;
 mod live;

@@ -65,7 +65,16 @@ impl<'a> Owner<'a> {
             }
         }
         processor.shared.live.own(&state);
-        Self { processor, state, epoch, end, leases, lazy: Vec::new(), lazy_since: None, unplaced: false }
+        Self {
+            processor,
+            state,
+            epoch,
+            end,
+            leases,
+            lazy: Vec::new(),
+            lazy_since: None,
+            unplaced: false,
+        }
     }
 
     /// Lets callers in.
@@ -75,13 +84,19 @@ impl<'a> Owner<'a> {
 
     pub(super) async fn serve(mut self) -> Ended {
         // What recovery found ready is placed at once.
-        let mut round = Round { commands: Vec::new(), woken: true };
+        let mut round = Round {
+            commands: Vec::new(),
+            woken: true,
+        };
         loop {
             if let Err(reason) = self.turn(round).await {
                 return Ended::Lost(reason);
             }
             let planned = self.wake_at();
-            round = Round { commands: Vec::new(), woken: false };
+            round = Round {
+                commands: Vec::new(),
+                woken: false,
+            };
             let shutdown = self.processor.shutdown.clone();
             let sleep = async {
                 match planned {
@@ -109,10 +124,13 @@ impl<'a> Owner<'a> {
             }
             let late = planned.is_some_and(|at| Instant::now() > at + Duration::from_millis(STALL_MS));
             if late {
-                self.leases.restart(Instant::now(), Duration::from_millis(self.state.settings.lease_ms));
+                self.leases
+                    .restart(Instant::now(), Duration::from_millis(self.state.settings.lease_ms));
             }
             while round.commands.len() < limits::BATCH_COMMANDS_MAX {
-                let Ok(message) = self.processor.mailbox.try_recv() else { break };
+                let Ok(message) = self.processor.mailbox.try_recv() else {
+                    break;
+                };
                 self.take(message, &mut round);
             }
         }
@@ -122,13 +140,17 @@ impl<'a> Owner<'a> {
     fn wake_at(&self) -> Option<Instant> {
         let now = Instant::now();
         let now_ms = self.processor.parts.clock.now_ms();
-        let timer = self.state.next_timer_ms().map(|due| {
-            now + Duration::from_millis(due.saturating_sub(now_ms).clamp(1, SLEEP_MS_MAX))
-        });
+        let timer = self
+            .state
+            .next_timer_ms()
+            .map(|due| now + Duration::from_millis(due.saturating_sub(now_ms).clamp(1, SLEEP_MS_MAX)));
         let lazy = self.lazy_since.map(|since| since + Duration::from_millis(LAZY_MS));
         let tick = (!self.leases.is_empty()).then(|| now + Duration::from_millis(TICK_MS));
         let placement = self.unplaced.then(|| now + Duration::from_millis(RETRY_PLACEMENT_MS));
-        [timer, lazy, tick, placement, self.leases.next()].into_iter().flatten().min()
+        [timer, lazy, tick, placement, self.leases.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes a message in. What needs no batch is answered at once.
@@ -183,10 +205,14 @@ impl<'a> Owner<'a> {
             commands.extend(expired.map(|(task, fence)| (LeaseExpired { task, fence }.into(), None)));
         }
         let lazy_due = self.lazy.len() >= LAZY_MAX
-            || self.lazy_since.is_some_and(|since| now >= since + Duration::from_millis(LAZY_MS));
+            || self
+                .lazy_since
+                .is_some_and(|since| now >= since + Duration::from_millis(LAZY_MS));
         if !commands.is_empty() || lazy_due {
             self.lazy_since = None;
-            let informed = std::mem::take(&mut self.lazy).into_iter().map(|command| (command, None));
+            let informed = std::mem::take(&mut self.lazy)
+                .into_iter()
+                .map(|command| (command, None));
             commands.splice(0..0, informed);
         }
 
@@ -195,7 +221,8 @@ impl<'a> Owner<'a> {
         for (command, reply) in commands {
             let entropy = self.processor.entropy()?;
             let now_ms = batching.now_ms;
-            let decision = decide(&mut batching, command, Inputs { now_ms, entropy }).map_err(|error| error.to_string())?;
+            let decision =
+                decide(&mut batching, command, Inputs { now_ms, entropy }).map_err(|error| error.to_string())?;
             if let Some(reply) = reply {
                 replies.push((reply, decision.reply));
             }
@@ -206,7 +233,13 @@ impl<'a> Owner<'a> {
         } else if batching.state.ready.is_empty() {
             self.unplaced = false;
         }
-        let Batching { now_ms, events, orders, spent, .. } = batching;
+        let Batching {
+            now_ms,
+            events,
+            orders,
+            spent,
+            ..
+        } = batching;
         if !events.is_empty()
             && let Err((error, reason)) = self.commit(now_ms, events, orders).await
         {
@@ -243,7 +276,12 @@ impl<'a> Owner<'a> {
                     released.extend(event.workflow.and_then(|id| self.state.find(id, ended.task)));
                 }
                 Kind::TaskClaimed(claimed) => {
-                    claims.extend(event.workflow.and_then(|id| self.state.find(id, claimed.task)).map(|task| (task, claimed.fence)));
+                    claims.extend(
+                        event
+                            .workflow
+                            .and_then(|id| self.state.find(id, claimed.task))
+                            .map(|task| (task, claimed.fence)),
+                    );
                 }
                 _ => {}
             }
@@ -251,14 +289,24 @@ impl<'a> Owner<'a> {
         let storage = &self.processor.parts.storage;
         let built = batch::build(&self.state, storage, self.epoch, self.end, at_ms, events);
         let (batch, end) = built.map_err(|error| {
-            (CallError::Unavailable("the change could not be sealed; nothing was written".to_owned()), error.to_string())
+            (
+                CallError::Unavailable("the change could not be sealed; nothing was written".to_owned()),
+                error.to_string(),
+            )
         })?;
         let nodes: Vec<NodeId> = self.state.dirty.nodes.iter().copied().collect();
         let before = Instant::now();
         storage.commit(batch).await.map_err(|error| {
             let unknown = matches!(error, CommitError::Unknown { .. });
-            let said = if unknown { "the outcome is not known; ask again with the same idempotency key" } else { "nothing was written" };
-            (CallError::Unavailable(format!("the journal could not be written: {said}")), error.to_string())
+            let said = if unknown {
+                "the outcome is not known; ask again with the same idempotency key"
+            } else {
+                "nothing was written"
+            };
+            (
+                CallError::Unavailable(format!("the journal could not be written: {said}")),
+                error.to_string(),
+            )
         })?;
         self.end = end;
         let now = Instant::now();
@@ -270,7 +318,10 @@ impl<'a> Owner<'a> {
             self.leases.remove(task);
         }
         for (task, fence) in claims {
-            let holds = self.state.task(task).is_some_and(|task| task.row.holder.is_some() && task.row.fence == fence);
+            let holds = self
+                .state
+                .task(task)
+                .is_some_and(|task| task.row.holder.is_some() && task.row.fence == fence);
             if holds {
                 self.leases.set(task, fence, now + lease);
             }

@@ -109,7 +109,9 @@ pub struct Processor {
 
 impl std::fmt::Debug for Processor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Processor").field("partition", &self.partition).finish_non_exhaustive()
+        f.debug_struct("Processor")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
     }
 }
 

@@ -53,7 +53,12 @@ impl Storage {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keyring: Arc<dyn KeyRing>) -> Self {
         let committer = RwLock::new(Arc::new(Committer::start(Arc::clone(&store))));
-        Self { store, committer, keyring, open: Mutex::new(LruCache::new(KEYS_OPEN_MAX)) }
+        Self {
+            store,
+            committer,
+            keyring,
+            open: Mutex::new(LruCache::new(KEYS_OPEN_MAX)),
+        }
     }
 
     /// The store; calls block.
@@ -108,7 +113,9 @@ impl Storage {
         if let Some(key) = self.open.lock().get(&workflow) {
             return Ok(Arc::clone(key));
         }
-        let stored = self.store.get(&keys::data_key(workflow.partition(), tenant, workflow))?;
+        let stored = self
+            .store
+            .get(&keys::data_key(workflow.partition(), tenant, workflow))?;
         let wrapped = stored.ok_or(SealError::Erased)?;
         let key = Arc::new(self.keyring.unwrap(tenant, workflow, &WrappedKey(wrapped))?);
         self.open.lock().put(workflow, Arc::clone(&key));
@@ -119,7 +126,13 @@ impl Storage {
     ///
     /// # Errors
     /// [`ContentError`].
-    pub fn seal(&self, tenant: TenantId, workflow: WorkflowId, seq: u64, payload: &Payload) -> Result<Bytes, ContentError> {
+    pub fn seal(
+        &self,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        seq: u64,
+        payload: &Payload,
+    ) -> Result<Bytes, ContentError> {
         let key = self.key(tenant, workflow)?;
         Ok(key.seal(&context(Some(workflow), seq), &payload.encode_to_vec())?)
     }
@@ -128,7 +141,13 @@ impl Storage {
     ///
     /// # Errors
     /// [`ContentError`].
-    pub fn unseal(&self, tenant: TenantId, workflow: WorkflowId, seq: u64, sealed: &[u8]) -> Result<Payload, ContentError> {
+    pub fn unseal(
+        &self,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        seq: u64,
+        sealed: &[u8],
+    ) -> Result<Payload, ContentError> {
         let key = self.key(tenant, workflow)?;
         let plain = key.open(&context(Some(workflow), seq), sealed)?;
         Payload::decode(plain).map_err(|_| ContentError::Seal(SealError::Open))

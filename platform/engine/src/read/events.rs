@@ -28,21 +28,34 @@ pub(crate) fn events(
     let partition = id.partition();
     let store = storage.store().as_ref();
     let limit = limit.clamp(1, limits::PAGE_ITEMS_MAX as usize);
-    if store.get(&keys::workflow(partition, tenant, id)).map_err(unreadable)?.is_none() {
+    if store
+        .get(&keys::workflow(partition, tenant, id))
+        .map_err(unreadable)?
+        .is_none()
+    {
         return Err(not_found());
     }
     // The entry that `after` is in may hold more: begin at the last entry that starts at or before it.
     let start = keys::timeline_from(partition, tenant, id, 0);
     let through = keys::timeline(partition, tenant, id, after.saturating_add(1));
-    let holding = store.scan(&start.from, &through, Direction::Reverse, 1).map_err(unreadable)?;
-    let mut from = holding.into_iter().next().map_or_else(|| start.from.to_vec(), |(key, _)| key.to_vec());
+    let holding = store
+        .scan(&start.from, &through, Direction::Reverse, 1)
+        .map_err(unreadable)?;
+    let mut from = holding
+        .into_iter()
+        .next()
+        .map_or_else(|| start.from.to_vec(), |(key, _)| key.to_vec());
     let mut records = Records::new(storage, partition);
     let names = Names::read(storage, tenant, id)?;
     let mut found = Vec::new();
     loop {
-        let page = store.scan(&from, &start.to, Direction::Forward, PAGE_ENTRIES).map_err(unreadable)?;
+        let page = store
+            .scan(&from, &start.to, Direction::Forward, PAGE_ENTRIES)
+            .map_err(unreadable)?;
         for (key, value) in &page {
-            let (Some(Parsed::Timeline { first_seq, .. }), Some(offsets)) = (keys::parse(key), keys::timeline_offsets(value)) else {
+            let (Some(Parsed::Timeline { first_seq, .. }), Some(offsets)) =
+                (keys::parse(key), keys::timeline_offsets(value))
+            else {
                 continue;
             };
             for offset in offsets {
@@ -56,11 +69,17 @@ pub(crate) fn events(
                 let entry = records.entry(position).map_err(unreadable)?;
                 let at_ms = entry.at_ms;
                 let record = entry.records.get(offset).cloned().unwrap_or_default();
-                let payload = if record.payload.is_some() { records.payload(position).map_err(content)? } else { None };
+                let payload = if record.payload.is_some() {
+                    records.payload(position).map_err(content)?
+                } else {
+                    None
+                };
                 found.extend(view(position, at_ms, &record, payload.as_ref(), &names));
             }
         }
-        let Some((last, _)) = page.last().filter(|_| page.len() == PAGE_ENTRIES) else { return Ok(found) };
+        let Some((last, _)) = page.last().filter(|_| page.len() == PAGE_ENTRIES) else {
+            return Ok(found);
+        };
         from = last.to_vec();
         from.push(0);
     }
@@ -77,7 +96,10 @@ impl Names {
     }
 
     fn of(&self, id: gantry_proto::TaskId) -> &str {
-        self.0.iter().find(|(each, _)| *each == id).map_or("", |(_, name)| name.as_str())
+        self.0
+            .iter()
+            .find(|(each, _)| *each == id)
+            .map_or("", |(_, name)| name.as_str())
     }
 }
 
@@ -87,7 +109,12 @@ fn word(name: &str, prefix: &str) -> String {
 }
 
 fn labels(labels: &[v1::Label]) -> Value {
-    Value::Object(labels.iter().map(|label| (label.key.clone(), json!(label.value))).collect())
+    Value::Object(
+        labels
+            .iter()
+            .map(|label| (label.key.clone(), json!(label.value)))
+            .collect(),
+    )
 }
 
 /// `None` for records that are not about a workflow.
@@ -105,12 +132,14 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
             }),
         ),
         Kind::WorkflowActivated(_) => ("workflow_activated", json!({})),
-        Kind::WorkflowCancelRequested(event) => {
-            ("workflow_cancel_requested", json!({"by": event.by.to_string(), "grace_ms": event.grace_ms}))
-        }
-        Kind::WorkflowEnded(event) => {
-            ("workflow_ended", json!({"end": word(event.end().as_str_name(), "WORKFLOW_END_"), "code": event.code}))
-        }
+        Kind::WorkflowCancelRequested(event) => (
+            "workflow_cancel_requested",
+            json!({"by": event.by.to_string(), "grace_ms": event.grace_ms}),
+        ),
+        Kind::WorkflowEnded(event) => (
+            "workflow_ended",
+            json!({"end": word(event.end().as_str_name(), "WORKFLOW_END_"), "code": event.code}),
+        ),
         Kind::TaskReadied(event) => {
             let (id, name) = task(event.task);
             ("task_readied", json!({"task": id, "task_name": name}))
@@ -145,7 +174,10 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
         }
         Kind::TaskCancelRequested(event) => {
             let (id, name) = task(event.task);
-            ("task_cancel_requested", json!({"task": id, "task_name": name, "grace_ms": event.grace_ms}))
+            (
+                "task_cancel_requested",
+                json!({"task": id, "task_name": name, "grace_ms": event.grace_ms}),
+            )
         }
         Kind::StepAssigned(event) => {
             let (id, name) = task(event.task);
@@ -185,7 +217,12 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
             opened(fields, payload);
         }
     }
-    Some(EventView { position, at_ms, kind: kind.to_owned(), data })
+    Some(EventView {
+        position,
+        at_ms,
+        kind: kind.to_owned(),
+        data,
+    })
 }
 
 /// What users and models wrote, except what has reads of its own (definition and source).
@@ -196,7 +233,10 @@ fn opened(fields: &mut Map<String, Value>, payload: &Payload) {
         ("attrs", &payload.attrs_json),
     ];
     for (name, json) in documents {
-        if let Some(value) = json.as_ref().and_then(|json| serde_json::from_slice::<Value>(json).ok()) {
+        if let Some(value) = json
+            .as_ref()
+            .and_then(|json| serde_json::from_slice::<Value>(json).ok())
+        {
             fields.insert(name.to_owned(), value);
         }
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BinaryHeap;
 
-use gantry_journal::keys::{self, Parsed};
 use gantry_journal::Direction;
+use gantry_journal::keys::{self, Parsed};
 use gantry_proto::{PartitionId, TenantId, WorkflowId, limits};
 
 use super::workflow::summary;
@@ -30,7 +30,10 @@ struct Cursor {
 impl Cursor {
     fn next(&mut self, storage: &Storage) -> Result<Option<WorkflowRow>, Refusal> {
         if self.page.len() == 0 && !self.exhausted {
-            let pairs = storage.store().scan(&self.from, &self.to, Direction::Reverse, PAGE_ROWS).map_err(unreadable)?;
+            let pairs = storage
+                .store()
+                .scan(&self.from, &self.to, Direction::Reverse, PAGE_ROWS)
+                .map_err(unreadable)?;
             self.exhausted = pairs.len() < PAGE_ROWS;
             if let Some((last, _)) = pairs.last() {
                 self.to = last.to_vec();
@@ -79,8 +82,16 @@ pub(crate) fn list(
     let mut rows: Vec<Option<WorkflowRow>> = Vec::new();
     for partition in (0..partitions).filter_map(PartitionId::new) {
         let range = keys::workflows_of(partition, tenant);
-        let to = query.after.map_or_else(|| range.to.to_vec(), |after| upper(partition, tenant, after));
-        let mut cursor = Cursor { partition, from: range.from.to_vec(), to, page: Vec::new().into_iter(), exhausted: false };
+        let to = query
+            .after
+            .map_or_else(|| range.to.to_vec(), |after| upper(partition, tenant, after));
+        let mut cursor = Cursor {
+            partition,
+            from: range.from.to_vec(),
+            to,
+            page: Vec::new().into_iter(),
+            exhausted: false,
+        };
         let first = cursor.next(storage)?;
         if let Some(row) = &first {
             heads.push((order(row.id), cursors.len()));
@@ -94,7 +105,10 @@ pub(crate) fn list(
     while let Some((_, index)) = heads.pop() {
         if items.len() == limit || looked_at == LOOKED_AT_MAX {
             // There is more: the next page begins behind the last one that was looked at.
-            return Ok(Page { items, next_cursor: last.map(|id| id.to_string()) });
+            return Ok(Page {
+                items,
+                next_cursor: last.map(|id| id.to_string()),
+            });
         }
         let Some(row) = rows[index].take() else { continue };
         looked_at += 1;
@@ -110,5 +124,8 @@ pub(crate) fn list(
         }
         rows[index] = next;
     }
-    Ok(Page { items, next_cursor: None })
+    Ok(Page {
+        items,
+        next_cursor: None,
+    })
 }

@@ -33,7 +33,9 @@ pub(crate) fn content(error: ContentError) -> Refusal {
 /// Whether an attempt has ended; `None` when there is no such attempt.
 pub(crate) fn attempt_ended(storage: &Storage, stream: &StreamKey) -> Result<Option<bool>, Refusal> {
     let key = keys::task(stream.workflow.partition(), stream.tenant, stream.workflow, stream.task);
-    let Some(value) = storage.store().get(&key).map_err(unreadable)? else { return Ok(None) };
+    let Some(value) = storage.store().get(&key).map_err(unreadable)? else {
+        return Ok(None);
+    };
     let row: TaskRow = decode("a task row", &value).map_err(unreadable)?;
     let step = row.steps.get(stream.step as usize);
     let attempt = step.and_then(|step| step.attempts.iter().find(|attempt| attempt.attempt == stream.attempt));
@@ -44,13 +46,17 @@ pub(crate) fn attempt_ended(storage: &Storage, stream: &StreamKey) -> Result<Opt
 pub(crate) fn nodes(storage: &Storage, partitions: u16, tenant: TenantId) -> Result<Vec<NodeRow>, Refusal> {
     let mut found = Vec::new();
     for partition in (0..partitions).filter_map(PartitionId::new) {
-        walk(storage.store().as_ref(), &keys::all_of(Kind::Node, partition), |_, value| {
-            let row: NodeRow = decode("a node row", value)?;
-            if row.serves.is_none_or(|serves| serves == tenant) {
-                found.push(row);
-            }
-            Ok(())
-        })
+        walk(
+            storage.store().as_ref(),
+            &keys::all_of(Kind::Node, partition),
+            |_, value| {
+                let row: NodeRow = decode("a node row", value)?;
+                if row.serves.is_none_or(|serves| serves == tenant) {
+                    found.push(row);
+                }
+                Ok(())
+            },
+        )
         .map_err(unreadable)?;
     }
     found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
@@ -64,8 +70,14 @@ pub(crate) fn node(
     tenant: TenantId,
     node: NodeId,
 ) -> Result<Option<NodeRow>, Refusal> {
-    let value = storage.store().get(&keys::node(partition, node_tenant(), node)).map_err(unreadable)?;
-    let row = value.map(|value| decode::<NodeRow>("a node row", &value)).transpose().map_err(unreadable)?;
+    let value = storage
+        .store()
+        .get(&keys::node(partition, node_tenant(), node))
+        .map_err(unreadable)?;
+    let row = value
+        .map(|value| decode::<NodeRow>("a node row", &value))
+        .transpose()
+        .map_err(unreadable)?;
     Ok(row.filter(|row| row.serves.is_none_or(|serves| serves == tenant)))
 }
 
@@ -86,7 +98,11 @@ pub(crate) fn node_view(row: &NodeRow, seen_at_ms: u64, running: u32, containers
         cpu_millis: row.cpu_millis,
         memory_bytes: row.memory_bytes,
         capabilities: row.capabilities.clone(),
-        labels: row.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
+        labels: row
+            .labels
+            .iter()
+            .map(|label| (label.key.clone(), label.value.clone()))
+            .collect(),
         arch: row.arch.clone(),
         os: row.os.clone(),
         containers,
@@ -94,4 +110,3 @@ pub(crate) fn node_view(row: &NodeRow, seen_at_ms: u64, running: u32, containers
         seen_at_ms: seen_at_ms.max(row.registered_at_ms),
     }
 }
-

@@ -14,7 +14,10 @@ pub(crate) type Queue = BTreeMap<TaskRef, u32>;
 impl Loaded {
     /// Whether any task waits.
     pub(crate) fn waits(&self) -> bool {
-        self.workflow.tasks.iter().any(|task| matches!(task.row.state(), TaskState::Pending | TaskState::Ready))
+        self.workflow
+            .tasks
+            .iter()
+            .any(|task| matches!(task.row.state(), TaskState::Pending | TaskState::Ready))
     }
 
     /// Says of each waiting task why it waits.
@@ -35,9 +38,15 @@ impl Loaded {
 
     fn needs(&self, index: usize) -> WaitingView {
         let needs = self.workflow.body.as_ref().and_then(|body| body.needs.get(index));
-        let open = needs.into_iter().flatten().filter_map(|need| self.workflow.tasks.get(*need));
+        let open = needs
+            .into_iter()
+            .flatten()
+            .filter_map(|need| self.workflow.tasks.get(*need));
         WaitingView::Needs {
-            tasks: open.filter(|task| !task.row.is_ended()).map(|task| task.row.name.clone()).collect(),
+            tasks: open
+                .filter(|task| !task.row.is_ended())
+                .map(|task| task.row.name.clone())
+                .collect(),
         }
     }
 
@@ -47,7 +56,10 @@ impl Loaded {
         if let Some(node) = bound.filter(|node| offers.iter().all(|offer| offer.node != *node)) {
             return WaitingView::WorkspaceNode { node };
         }
-        let definition = workflow.body.as_ref().and_then(|body| body.definition.tasks.get_index(index));
+        let definition = workflow
+            .body
+            .as_ref()
+            .and_then(|body| body.definition.tasks.get_index(index));
         let lacks: Vec<Vec<String>> = offers
             .iter()
             .filter(|offer| bound.is_none_or(|node| node == offer.node))
@@ -55,22 +67,35 @@ impl Loaded {
             .collect();
         if lacks.iter().any(Vec::is_empty) {
             let reference = (workflow.row.id, workflow.tasks[index].row.index);
-            return WaitingView::Capacity { queue_position: queue.get(&reference).copied().unwrap_or(0) };
+            return WaitingView::Capacity {
+                queue_position: queue.get(&reference).copied().unwrap_or(0),
+            };
         }
         if !degraded.is_empty() && offers.len() <= degraded.len() {
-            let faults = degraded.iter().filter_map(|node| node.fault.as_ref()).map(|fault| FailureView {
-                code: fault.code.clone(),
-                message: fault.message.clone(),
-                hint: fault.hint.clone(),
-            });
-            return WaitingView::NodesDegraded { faults: faults.collect() };
+            let faults = degraded
+                .iter()
+                .filter_map(|node| node.fault.as_ref())
+                .map(|fault| FailureView {
+                    code: fault.code.clone(),
+                    message: fault.message.clone(),
+                    hint: fault.hint.clone(),
+                });
+            return WaitingView::NodesDegraded {
+                faults: faults.collect(),
+            };
         }
         if lacks.is_empty() {
             return WaitingView::NoNode;
         }
         // What the nearest node lacks is what would have to be added.
         let nearest = lacks.iter().map(Vec::len).min().unwrap_or(0);
-        let missing: BTreeSet<String> = lacks.into_iter().filter(|lack| lack.len() == nearest).flatten().collect();
-        WaitingView::Unplaceable { missing: missing.into_iter().collect() }
+        let missing: BTreeSet<String> = lacks
+            .into_iter()
+            .filter(|lack| lack.len() == nearest)
+            .flatten()
+            .collect();
+        WaitingView::Unplaceable {
+            missing: missing.into_iter().collect(),
+        }
     }
 }

@@ -34,10 +34,16 @@ fn payload(records: &mut Records<'_>, seq: Option<u64>) -> Result<Option<Payload
     }
 }
 
-fn failure(code: Option<&String>, payload: Option<&Payload>, otherwise: impl FnOnce() -> String) -> Option<FailureView> {
+fn failure(
+    code: Option<&String>,
+    payload: Option<&Payload>,
+    otherwise: impl FnOnce() -> String,
+) -> Option<FailureView> {
     code.map(|code| FailureView {
         code: code.clone(),
-        message: payload.and_then(|payload| payload.message.clone()).unwrap_or_else(otherwise),
+        message: payload
+            .and_then(|payload| payload.message.clone())
+            .unwrap_or_else(otherwise),
         hint: payload.and_then(|payload| payload.hint.clone()),
     })
 }
@@ -49,7 +55,11 @@ fn title(code: Option<&String>) -> String {
 }
 
 pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<WorkflowSummary, Refusal> {
-    let end = if row.end_code.is_some() { payload(records, row.end_seq)? } else { None };
+    let end = if row.end_code.is_some() {
+        payload(records, row.end_seq)?
+    } else {
+        None
+    };
     Ok(WorkflowSummary {
         id: row.id,
         name: row.name.clone(),
@@ -65,9 +75,14 @@ pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<Wo
 /// Position of a workflow's newest record.
 fn position(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Result<u64, Refusal> {
     let range = keys::timeline_from(id.partition(), tenant, id, 0);
-    let last = storage.store().scan(&range.from, &range.to, Direction::Reverse, 1).map_err(unreadable)?;
+    let last = storage
+        .store()
+        .scan(&range.from, &range.to, Direction::Reverse, 1)
+        .map_err(unreadable)?;
     let found = last.first().and_then(|(key, value)| {
-        let keys::Parsed::Timeline { first_seq, .. } = keys::parse(key)? else { return None };
+        let keys::Parsed::Timeline { first_seq, .. } = keys::parse(key)? else {
+            return None;
+        };
         let offset = *keys::timeline_offsets(value)?.last()?;
         Some(first_seq + offset as u64)
     });
@@ -89,13 +104,22 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
     }
     let row = &workflow.row;
     let end = payload(&mut records, row.end_seq.filter(|_| row.end_code.is_none()))?;
-    let outputs = end.and_then(|end| end.outputs_json).and_then(|json| serde_json::from_slice(&json).ok());
+    let outputs = end
+        .and_then(|end| end.outputs_json)
+        .and_then(|json| serde_json::from_slice(&json).ok());
     let view = WorkflowView {
         summary: summary(row, &mut records)?,
         definition_digest: hex::encode(&row.digest),
-        parameters: workflow.body.as_ref().map_or(Value::Null, |body| Value::Object(body.parameters.clone())),
+        parameters: workflow
+            .body
+            .as_ref()
+            .map_or(Value::Null, |body| Value::Object(body.parameters.clone())),
         outputs: outputs.unwrap_or_else(|| Value::Object(Map::new())),
-        labels: row.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
+        labels: row
+            .labels
+            .iter()
+            .map(|label| (label.key.clone(), label.value.clone()))
+            .collect(),
         tasks,
         position,
     };
@@ -104,11 +128,17 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
 
 fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Records<'_>) -> Result<TaskView, Refusal> {
     let row = &task.row;
-    let definition = workflow.body.as_ref().and_then(|body| body.definition.tasks.get_index(index)).map(|(_, task)| task);
+    let definition = workflow
+        .body
+        .as_ref()
+        .and_then(|body| body.definition.tasks.get_index(index))
+        .map(|(_, task)| task);
     let mut steps = Vec::with_capacity(row.steps.len());
     for (position, step) in (0u32..).zip(&row.steps) {
         let at = position as usize;
-        let key = definition.and_then(|task| task.steps.get(at)).map_or_else(|| format!("step-{}", at + 1), |step| step.key.clone());
+        let key = definition
+            .and_then(|task| task.steps.get(at))
+            .map_or_else(|| format!("step-{}", at + 1), |step| step.key.clone());
         let mut attempts = Vec::with_capacity(step.attempts.len());
         for attempt in &step.attempts {
             attempts.push(attempt_view(attempt, records)?);
@@ -121,7 +151,9 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
             state: step.state(),
             attempts,
             outputs: Value::Object(result.map(|result| result.outputs.clone()).unwrap_or_default()),
-            attrs: attrs.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_else(|| Value::Object(Map::new())),
+            attrs: attrs
+                .and_then(|json| serde_json::from_slice(&json).ok())
+                .unwrap_or_else(|| Value::Object(Map::new())),
             artifacts: artifacts
                 .iter()
                 .map(|artifact| ArtifactView {
@@ -137,7 +169,11 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
             key,
         });
     }
-    let end = if row.end_code.is_some() { payload(records, row.end_seq)? } else { None };
+    let end = if row.end_code.is_some() {
+        payload(records, row.end_seq)?
+    } else {
+        None
+    };
     Ok(TaskView {
         id: row.id,
         name: row.name.clone(),
@@ -156,8 +192,13 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
 
 fn attempt_view(row: &AttemptRow, records: &mut Records<'_>) -> Result<AttemptView, Refusal> {
     let ended_badly = matches!(row.state(), StepState::Failed | StepState::Lost | StepState::Cancelled);
-    let end = if ended_badly { payload(records, row.end_seq)? } else { None };
-    let lost = (row.state() == StepState::Lost).then(|| gantry_proto::ErrorCode::InfrastructureLost.as_str().to_owned());
+    let end = if ended_badly {
+        payload(records, row.end_seq)?
+    } else {
+        None
+    };
+    let lost =
+        (row.state() == StepState::Lost).then(|| gantry_proto::ErrorCode::InfrastructureLost.as_str().to_owned());
     let code = row.code.clone().or(lost);
     Ok(AttemptView {
         attempt: row.attempt,
@@ -167,7 +208,10 @@ fn attempt_view(row: &AttemptRow, records: &mut Records<'_>) -> Result<AttemptVi
         assigned_at_ms: row.assigned_at_ms,
         started_at_ms: row.started_at_ms,
         finished_at_ms: row.finished_at_ms,
-        cause: row.cause.and_then(|cause| EndCause::try_from(cause).ok()).map(|cause| cause_text(cause).to_owned()),
+        cause: row
+            .cause
+            .and_then(|cause| EndCause::try_from(cause).ok())
+            .map(|cause| cause_text(cause).to_owned()),
         exit_code: row.exit_code,
         signal: row.signal,
         oom_seen: row.oom_seen.unwrap_or(false),
@@ -197,10 +241,13 @@ impl Loaded {
     /// Adds the progress files of what runs.
     pub(crate) fn show_progress(&mut self, find: impl Fn(TaskId) -> Option<(Assignee, String)>) {
         for task in self.view.tasks.iter_mut().filter(|task| task.node.is_some()) {
-            let Some((assignee, text)) = find(task.id) else { continue };
+            let Some((assignee, text)) = find(task.id) else {
+                continue;
+            };
             let step = task.steps.get_mut(assignee.step as usize);
             let attempt = step.and_then(|step| step.attempts.iter_mut().find(|each| each.attempt == assignee.attempt));
-            if let Some(attempt) = attempt.filter(|each| matches!(each.state, StepState::Assigned | StepState::Running)) {
+            if let Some(attempt) = attempt.filter(|each| matches!(each.state, StepState::Assigned | StepState::Running))
+            {
                 attempt.progress = Some(text);
             }
         }
@@ -212,7 +259,9 @@ pub(crate) fn source(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Res
     let Some(workflow) = workflow_rows(storage.store().as_ref(), tenant, id).map_err(unreadable)? else {
         return Ok(None);
     };
-    let submitted = Records::new(storage, id.partition()).payload(workflow.row.submit_seq).map_err(content)?;
+    let submitted = Records::new(storage, id.partition())
+        .payload(workflow.row.submit_seq)
+        .map_err(content)?;
     match submitted.and_then(|payload| payload.source) {
         Some(source) => Ok(Some(source)),
         None => Err(content(ContentError::Seal(SealError::Erased))),

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use gantry_journal::{CommitFault, StreamKey};
-use gantry_proto::v1::{HeldState, HeldStep, OutputStream, ProcessOutput, Register};
 use gantry_proto::ErrorCode;
+use gantry_proto::v1::{HeldState, HeldStep, OutputStream, ProcessOutput, Register};
 
 use super::world::{World, caller, candidate, ended, node_id, ok, started, submission, tenant, with_outputs};
-use crate::api::{Backend as _, NodePort as _, Serves, StepState, TaskState, Verdict, WaitingView, WorkflowQuery, WorkflowState};
+use crate::api::{
+    Backend as _, NodePort as _, Serves, StepState, TaskState, Verdict, WaitingView, WorkflowQuery, WorkflowState,
+};
 
 const THREE_STEPS: &str = "
 name: three
@@ -59,11 +61,27 @@ async fn a_task_of_three_steps_completes_with_four_syncs() {
     let workflow = world.submit(THREE_STEPS).await;
     let (node, one) = world.desk.assignment().await;
     assert_eq!(one.plan.command.shell.as_deref(), Some("echo one"));
-    assert_eq!(world.engine.started(node, started(&one.assignee)).await.unwrap(), Verdict::Accepted);
-    assert_eq!(world.finish(node, &one.assignee, with_outputs(r#"{"word": "hi"}"#)).await, Verdict::Accepted);
+    assert_eq!(
+        world.engine.started(node, started(&one.assignee)).await.unwrap(),
+        Verdict::Accepted
+    );
+    assert_eq!(
+        world
+            .finish(node, &one.assignee, with_outputs(r#"{"word": "hi"}"#))
+            .await,
+        Verdict::Accepted
+    );
     let (again, two) = world.desk.assignment().await;
-    assert_eq!((again, two.assignee.fence), (node, one.assignee.fence), "the next step runs under the same lease");
-    assert_eq!(two.plan.command.shell.as_deref(), Some("echo hi"), "rendered with the outputs of the step before");
+    assert_eq!(
+        (again, two.assignee.fence),
+        (node, one.assignee.fence),
+        "the next step runs under the same lease"
+    );
+    assert_eq!(
+        two.plan.command.shell.as_deref(),
+        Some("echo hi"),
+        "rendered with the outputs of the step before"
+    );
     assert_eq!(world.finish(node, &two.assignee, ok()).await, Verdict::Accepted);
     let (_, three) = world.desk.assignment().await;
     assert!(three.plan.last && !two.plan.last);
@@ -72,10 +90,19 @@ async fn a_task_of_three_steps_completes_with_four_syncs() {
     let view = world.view(workflow).await;
     assert_eq!(view.summary.state, WorkflowState::Completed);
     assert_eq!(view.tasks[0].state, TaskState::Completed);
-    assert!(view.tasks[0].steps.iter().all(|step| step.state == StepState::Completed));
+    assert!(
+        view.tasks[0]
+            .steps
+            .iter()
+            .all(|step| step.state == StepState::Completed)
+    );
     assert_eq!(view.tasks[0].steps[0].outputs["word"], "hi");
     assert_eq!(view.tasks[0].steps[0].attempts[0].started_at_ms, Some(4));
-    assert_eq!(world.engine.counters().syncs - before, 4, "submit and three results; a start costs nothing of its own");
+    assert_eq!(
+        world.engine.counters().syncs - before,
+        4,
+        "submit and three results; a start costs nothing of its own"
+    );
     assert_eq!(world.desk.released(), vec![(node, vec![view.tasks[0].id])]);
     let events = world.engine.events(tenant(), workflow, 0, 500).await.unwrap();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
@@ -83,7 +110,11 @@ async fn a_task_of_three_steps_completes_with_four_syncs() {
     assert_eq!(kinds.last(), Some(&"workflow_ended"));
     assert_eq!(events.last().unwrap().position, view.position);
     assert_eq!(kinds.iter().filter(|kind| **kind == "step_running").count(), 1);
-    let rest = world.engine.events(tenant(), workflow, events[3].position, 500).await.unwrap();
+    let rest = world
+        .engine
+        .events(tenant(), workflow, events[3].position, 500)
+        .await
+        .unwrap();
     assert_eq!(rest.len(), events.len() - 4, "continues without gap or repeat");
     world.verify();
 }
@@ -93,14 +124,25 @@ async fn a_chain_hands_outputs_on_and_renders_its_own() {
     let world = World::new().await;
     let workflow = world.submit(CHAIN).await;
     let view = world.view(workflow).await;
-    assert_eq!(view.tasks[1].waiting, Some(WaitingView::Needs { tasks: vec!["first".to_owned()] }));
+    assert_eq!(
+        view.tasks[1].waiting,
+        Some(WaitingView::Needs {
+            tasks: vec!["first".to_owned()]
+        })
+    );
     let (node, first) = world.desk.assignment().await;
-    world.finish(node, &first.assignee, with_outputs(r#"{"word": "done"}"#)).await;
+    world
+        .finish(node, &first.assignee, with_outputs(r#"{"word": "done"}"#))
+        .await;
     let (node, second) = world.desk.assignment().await;
     world.finish(node, &second.assignee, ok()).await;
     let view = world.view(workflow).await;
     assert_eq!(view.outputs["word"], "done");
-    let page = world.engine.workflows(tenant(), WorkflowQuery::default()).await.unwrap();
+    let page = world
+        .engine
+        .workflows(tenant(), WorkflowQuery::default())
+        .await
+        .unwrap();
     assert_eq!(page.items.len(), 1);
     assert_eq!(page.items[0].tasks_ended, 2);
     world.verify();
@@ -111,26 +153,48 @@ async fn work_goes_on_after_a_restart_and_a_result_is_accepted_twice() {
     let world = World::new().await;
     let workflow = world.submit(THREE_STEPS).await;
     let (node, one) = world.desk.assignment().await;
-    world.finish(node, &one.assignee, with_outputs(r#"{"word": "hi"}"#)).await;
+    world
+        .finish(node, &one.assignee, with_outputs(r#"{"word": "hi"}"#))
+        .await;
     let (_, two) = world.desk.assignment().await;
     let world = world.restart().await;
 
     let held = |assignee: &gantry_proto::v1::Assignee, state: HeldState| {
-        let mut held = HeldStep { assignee: assignee.clone(), ..HeldStep::default() };
+        let mut held = HeldStep {
+            assignee: assignee.clone(),
+            ..HeldStep::default()
+        };
         held.set_state(state);
         held
     };
-    let holding = vec![held(&one.assignee, HeldState::Finished), held(&two.assignee, HeldState::Running)];
+    let holding = vec![
+        held(&one.assignee, HeldState::Finished),
+        held(&two.assignee, HeldState::Running),
+    ];
     let verdicts = world.engine.register(Serves::All, register(1, holding)).await.unwrap();
-    assert!(verdicts.iter().all(|verdict| verdict.keep), "an accepted result is acknowledged again, running work goes on");
-    assert_eq!(world.finish(node, &one.assignee, ok()).await, Verdict::Accepted, "accepted before");
+    assert!(
+        verdicts.iter().all(|verdict| verdict.keep),
+        "an accepted result is acknowledged again, running work goes on"
+    );
+    assert_eq!(
+        world.finish(node, &one.assignee, ok()).await,
+        Verdict::Accepted,
+        "accepted before"
+    );
     assert_eq!(world.finish(node, &two.assignee, ok()).await, Verdict::Accepted);
     let (_, three) = world.desk.assignment().await;
     assert_eq!(world.finish(node, &three.assignee, ok()).await, Verdict::Accepted);
-    assert_eq!(world.finish(node, &three.assignee, ok()).await, Verdict::Accepted, "also when the workflow has ended");
+    assert_eq!(
+        world.finish(node, &three.assignee, ok()).await,
+        Verdict::Accepted,
+        "also when the workflow has ended"
+    );
     let view = world.view(workflow).await;
     assert_eq!(view.summary.state, WorkflowState::Completed);
-    assert!(view.tasks[0].steps.iter().all(|step| step.attempts.len() == 1), "nothing ran twice");
+    assert!(
+        view.tasks[0].steps.iter().all(|step| step.attempts.len() == 1),
+        "nothing ran twice"
+    );
     world.verify();
 }
 
@@ -139,7 +203,11 @@ async fn a_node_that_comes_back_without_its_step_loses_it() {
     let world = World::new().await;
     let workflow = world.submit(THREE_STEPS).await;
     let (node, one) = world.desk.assignment().await;
-    world.engine.register(Serves::All, register(1, Vec::new())).await.unwrap();
+    world
+        .engine
+        .register(Serves::All, register(1, Vec::new()))
+        .await
+        .unwrap();
     let (_, again) = world.desk.assignment().await;
     assert_eq!(again.assignee.attempt, 2);
     assert!(again.assignee.fence > one.assignee.fence);
@@ -156,12 +224,18 @@ async fn a_lease_that_is_not_renewed_expires_and_one_that_is_renewed_does_not() 
     let (node, one) = world.desk.assignment().await;
     for _ in 0..10 {
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(world.engine.renew(node, vec![one.assignee.clone()]).await.unwrap(), [Verdict::Accepted]);
+        assert_eq!(
+            world.engine.renew(node, vec![one.assignee.clone()]).await.unwrap(),
+            [Verdict::Accepted]
+        );
     }
     assert!(world.desk.try_assignment().is_none());
     let (_, again) = world.desk.assignment().await;
     assert_eq!(again.assignee.attempt, 2, "time went on until the lease expired");
-    assert_eq!(world.engine.renew(node, vec![one.assignee.clone()]).await.unwrap(), [Verdict::Stale]);
+    assert_eq!(
+        world.engine.renew(node, vec![one.assignee.clone()]).await.unwrap(),
+        [Verdict::Stale]
+    );
     let view = world.view(workflow).await;
     assert_eq!(view.tasks[0].steps[0].attempts[0].state, StepState::Lost);
     world.verify();
@@ -174,11 +248,19 @@ async fn a_failed_commit_is_never_visible_and_the_partition_recovers() {
         let workflow = world.submit(THREE_STEPS).await;
         let (node, one) = world.desk.assignment().await;
         world.store.fail_next_commit(fault);
-        let refused = world.engine.finished(node, one.assignee.clone(), with_outputs(r#"{"word": "hi"}"#)).await.unwrap_err();
+        let refused = world
+            .engine
+            .finished(node, one.assignee.clone(), with_outputs(r#"{"word": "hi"}"#))
+            .await
+            .unwrap_err();
         assert_eq!(refused.code, ErrorCode::StorageUnavailable);
         // The node sends it again until it is answered, as nodes do.
         loop {
-            match world.engine.finished(node, one.assignee.clone(), with_outputs(r#"{"word": "hi"}"#)).await {
+            match world
+                .engine
+                .finished(node, one.assignee.clone(), with_outputs(r#"{"word": "hi"}"#))
+                .await
+            {
                 Ok(verdict) => break assert_eq!(verdict, Verdict::Accepted),
                 Err(refused) => {
                     assert_eq!(refused.code, ErrorCode::StorageUnavailable);
@@ -188,11 +270,19 @@ async fn a_failed_commit_is_never_visible_and_the_partition_recovers() {
         }
         // With the commit applied, the assignment of step two was lost with the memory. Here it is dropped either way: the node does not name it.
         while world.desk.try_assignment().is_some() {}
-        world.engine.register(Serves::All, register(1, Vec::new())).await.unwrap();
+        world
+            .engine
+            .register(Serves::All, register(1, Vec::new()))
+            .await
+            .unwrap();
         world.run_all(workflow).await;
         let view = world.view(workflow).await;
         assert_eq!(view.summary.state, WorkflowState::Completed);
-        assert_eq!(view.tasks[0].steps[0].attempts.len(), 1, "completed once, whatever the outcome of the commit");
+        assert_eq!(
+            view.tasks[0].steps[0].attempts.len(),
+            1,
+            "completed once, whatever the outcome of the commit"
+        );
         world.verify();
     }
 }
@@ -208,7 +298,10 @@ async fn a_submission_is_idempotent_by_key_and_refuses_another_body() {
     assert!(!first.replayed && second.replayed);
     assert_eq!(first.workflow, second.workflow);
     asked.source = Bytes::from_static(CHAIN.as_bytes());
-    assert_eq!(world.engine.submit(asked).await.unwrap_err().code, ErrorCode::IdempotencyMismatch);
+    assert_eq!(
+        world.engine.submit(asked).await.unwrap_err().code,
+        ErrorCode::IdempotencyMismatch
+    );
     world.verify();
 }
 
@@ -225,7 +318,11 @@ async fn cancelling_asks_what_runs_and_ends_what_waits() {
     let result = ended(gantry_proto::v1::EndCause::Cancelled, None);
     assert_eq!(world.finish(node, &first.assignee, result).await, Verdict::Accepted);
     assert_eq!(world.view(workflow).await.summary.state, WorkflowState::Cancelled);
-    assert_eq!(world.engine.cancel(caller(), workflow, None).await.unwrap(), WorkflowState::Cancelled, "idempotent");
+    assert_eq!(
+        world.engine.cancel(caller(), workflow, None).await.unwrap(),
+        WorkflowState::Cancelled,
+        "idempotent"
+    );
     world.verify();
 }
 
@@ -234,15 +331,29 @@ async fn output_is_durable_before_the_result_and_readable_to_its_end() {
     let world = World::new().await;
     let workflow = world.submit(CHAIN).await;
     let (node, first) = world.desk.assignment().await;
-    let mut chunk = ProcessOutput { run: 1, seq: 1, data: Bytes::from_static(b"hello"), at_ms: 1, ..ProcessOutput::default() };
+    let mut chunk = ProcessOutput {
+        run: 1,
+        seq: 1,
+        data: Bytes::from_static(b"hello"),
+        at_ms: 1,
+        ..ProcessOutput::default()
+    };
     chunk.set_stream(OutputStream::Stdout);
     let mut result = ok();
     result.last_seq = Some(1);
-    let refused = world.engine.finished(node, first.assignee.clone(), result.clone()).await.unwrap_err();
+    let refused = world
+        .engine
+        .finished(node, first.assignee.clone(), result.clone())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code, ErrorCode::Conflict, "its output is missing");
-    let stored = crate::api::NodePort::output(world.engine.as_ref(), node, first.assignee.clone(), vec![chunk.clone()]).await.unwrap();
+    let stored = crate::api::NodePort::output(world.engine.as_ref(), node, first.assignee.clone(), vec![chunk.clone()])
+        .await
+        .unwrap();
     assert_eq!(stored, (Verdict::Accepted, 1));
-    let again = crate::api::NodePort::output(world.engine.as_ref(), node, first.assignee.clone(), vec![chunk]).await.unwrap();
+    let again = crate::api::NodePort::output(world.engine.as_ref(), node, first.assignee.clone(), vec![chunk])
+        .await
+        .unwrap();
     assert_eq!(again, (Verdict::Accepted, 1), "a repeat is dropped");
     let stream = StreamKey {
         tenant: tenant(),
@@ -251,11 +362,15 @@ async fn output_is_durable_before_the_result_and_readable_to_its_end() {
         step: 0,
         attempt: 1,
     };
-    let page = crate::api::Backend::output(world.engine.as_ref(), stream, 0, 1 << 20).await.unwrap();
+    let page = crate::api::Backend::output(world.engine.as_ref(), stream, 0, 1 << 20)
+        .await
+        .unwrap();
     assert_eq!(page.chunks[0].data, "hello");
     assert!(!page.finished);
     assert_eq!(world.finish(node, &first.assignee, result).await, Verdict::Accepted);
-    let page = crate::api::Backend::output(world.engine.as_ref(), stream, 1, 1 << 20).await.unwrap();
+    let page = crate::api::Backend::output(world.engine.as_ref(), stream, 1, 1 << 20)
+        .await
+        .unwrap();
     assert!(page.chunks.is_empty() && page.finished);
 }
 
@@ -265,19 +380,38 @@ async fn artifacts_are_stored_under_a_live_lease_and_found_once_the_step_complet
     let workflow = world.submit(CHAIN).await;
     let (node, first) = world.desk.assignment().await;
     let data = || futures_util::stream::iter([Ok(Bytes::from_static(b"content"))]).boxed();
-    let put = |name: &str| world.engine.put_artifact(node, first.assignee.clone(), name.to_owned(), None, data());
+    let put = |name: &str| {
+        world
+            .engine
+            .put_artifact(node, first.assignee.clone(), name.to_owned(), None, data())
+    };
     let artifact = put("out/report.md").await.unwrap();
     assert_eq!(put("out/report.md").await.unwrap(), artifact, "idempotent by name");
     assert_eq!(put("../passwd").await.unwrap_err().code, ErrorCode::ArtifactRefused);
     let mut result = ok();
     result.artifacts = vec![artifact.clone()];
-    assert!(world.engine.artifact(tenant(), workflow, artifact.id, None).await.is_err(), "not before its step completed");
+    assert!(
+        world
+            .engine
+            .artifact(tenant(), workflow, artifact.id, None)
+            .await
+            .is_err(),
+        "not before its step completed"
+    );
     world.finish(node, &first.assignee, result).await;
     assert_eq!(put("late").await.unwrap_err().code, ErrorCode::StaleFence);
-    let mut body = world.engine.artifact(tenant(), workflow, artifact.id, None).await.unwrap();
+    let mut body = world
+        .engine
+        .artifact(tenant(), workflow, artifact.id, None)
+        .await
+        .unwrap();
     assert_eq!(body.stream.next().await.unwrap().unwrap(), "content");
     let (_, second) = world.desk.assignment().await;
-    let mut read = world.engine.get_artifact(node, second.assignee.clone(), artifact.id).await.unwrap();
+    let mut read = world
+        .engine
+        .get_artifact(node, second.assignee.clone(), artifact.id)
+        .await
+        .unwrap();
     assert_eq!(read.next().await.unwrap().unwrap(), "content");
 }
 
@@ -285,17 +419,24 @@ async fn artifacts_are_stored_under_a_live_lease_and_found_once_the_step_complet
 async fn waiting_is_explained() {
     let world = World::new().await;
     world.desk.offer(Vec::new());
-    let workflow = world.submit("{name: w, tasks: {t: {requires: {capabilities: [gpu]}, steps: [{run: 'true'}]}}}").await;
+    let workflow = world
+        .submit("{name: w, tasks: {t: {requires: {capabilities: [gpu]}, steps: [{run: 'true'}]}}}")
+        .await;
     assert_eq!(world.view(workflow).await.tasks[0].waiting, Some(WaitingView::NoNode));
     world.desk.offer(vec![candidate(1, 1)]);
     assert_eq!(
         world.view(workflow).await.tasks[0].waiting,
-        Some(WaitingView::Unplaceable { missing: vec!["capability `gpu`".to_owned()] })
+        Some(WaitingView::Unplaceable {
+            missing: vec!["capability `gpu`".to_owned()]
+        })
     );
     let mut fitting = candidate(2, 0);
     fitting.capabilities.insert("gpu".to_owned());
     world.desk.offer(vec![fitting.clone()]);
-    assert_eq!(world.view(workflow).await.tasks[0].waiting, Some(WaitingView::Capacity { queue_position: 0 }));
+    assert_eq!(
+        world.view(workflow).await.tasks[0].waiting,
+        Some(WaitingView::Capacity { queue_position: 0 })
+    );
     fitting.credits = 1;
     world.desk.offer(vec![fitting]);
     world.engine.wake(&[workflow.partition()]);
@@ -306,14 +447,25 @@ async fn waiting_is_explained() {
 #[tokio::test]
 async fn nodes_are_listed_drained_and_survive_a_restart() {
     let world = World::new().await;
-    world.engine.register(Serves::All, register(1, Vec::new())).await.unwrap();
+    world
+        .engine
+        .register(Serves::All, register(1, Vec::new()))
+        .await
+        .unwrap();
     let drained = world.engine.drain_node(caller(), node_id(1), true).await.unwrap();
     assert_eq!(drained.state.to_string(), "draining");
     world.submit(CHAIN).await;
-    assert!(world.desk.try_assignment().is_none(), "a draining node gets nothing new");
+    assert!(
+        world.desk.try_assignment().is_none(),
+        "a draining node gets nothing new"
+    );
     let world = world.restart().await;
     assert_eq!(world.engine.nodes(tenant()).await.unwrap().len(), 1);
-    world.engine.register(Serves::All, register(1, Vec::new())).await.unwrap();
+    world
+        .engine
+        .register(Serves::All, register(1, Vec::new()))
+        .await
+        .unwrap();
     let node = world.engine.node(tenant(), node_id(1)).await.unwrap();
     assert_eq!(node.state.to_string(), "draining", "draining outlives a reconnection");
     world.engine.drain_node(caller(), node_id(1), false).await.unwrap();

@@ -3,4 +3,5 @@
 mod end_to_end;
 mod random;
 mod scenario;
+mod table;
 mod world;

@@ -12,7 +12,9 @@ use gantry_proto::{NodeId, PartitionId, PrincipalId, TaskId, TenantId, WorkflowI
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::api::{Backend, Caller, Candidate, Dispatcher, NodePort, Observer, Order, Serves, Submit, Verdict, WorkflowView};
+use crate::api::{
+    Backend, Caller, Candidate, Dispatcher, NodePort, Observer, Order, Serves, Submit, Verdict, WorkflowView,
+};
 use crate::core::Settings;
 use crate::{Engine, EngineConfig, Parts};
 
@@ -21,7 +23,10 @@ pub(super) fn tenant() -> TenantId {
 }
 
 pub(super) fn caller() -> Caller {
-    Caller { tenant: tenant(), principal: PrincipalId::new(1, PartitionId::default(), 8) }
+    Caller {
+        tenant: tenant(),
+        principal: PrincipalId::new(1, PartitionId::default(), 8),
+    }
 }
 
 pub(super) fn node_id(number: u64) -> NodeId {
@@ -93,7 +98,13 @@ impl Desk {
 
 impl Dispatcher for Desk {
     fn lend(&self, _: PartitionId) -> Vec<Candidate> {
-        self.inner.lock().candidates.iter().filter(|candidate| candidate.credits > 0).cloned().collect()
+        self.inner
+            .lock()
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.credits > 0)
+            .cloned()
+            .collect()
     }
 
     fn settle(&self, _: PartitionId, _: Vec<Candidate>, _: &BTreeMap<NodeId, u32>) {}
@@ -162,7 +173,12 @@ impl World {
         Self::open(dir, Arc::new(MemoryStore::new()), clock, partitions).await
     }
 
-    async fn open(dir: Arc<tempfile::TempDir>, store: Arc<MemoryStore>, clock: Arc<dyn Clock>, partitions: u16) -> Self {
+    async fn open(
+        dir: Arc<tempfile::TempDir>,
+        store: Arc<MemoryStore>,
+        clock: Arc<dyn Clock>,
+        partitions: u16,
+    ) -> Self {
         let desk = Arc::new(Desk::default());
         let bell = Arc::new(Bell::default());
         desk.offer(vec![candidate(1, 8)]);
@@ -176,9 +192,20 @@ impl World {
             observer: bell.clone(),
             clock: clock.clone(),
         };
-        let config = EngineConfig { partitions, settings: Settings::default() };
+        let config = EngineConfig {
+            partitions,
+            settings: Settings::default(),
+        };
         let engine = Engine::start(config, parts).await.unwrap();
-        Self { engine, desk, store, bell, clock, dir, partitions }
+        Self {
+            engine,
+            desk,
+            store,
+            bell,
+            clock,
+            dir,
+            partitions,
+        }
     }
 
     /// As after kill -9: memory is gone, what was durable is there.
@@ -248,7 +275,12 @@ pub(super) fn submission(source: &str) -> Submit {
 }
 
 pub(super) fn ended(cause: EndCause, exit_code: Option<i32>) -> StepResult {
-    let mut result = StepResult { exit_code, finished_at_ms: 5, started_at_ms: Some(4), ..StepResult::default() };
+    let mut result = StepResult {
+        exit_code,
+        finished_at_ms: 5,
+        started_at_ms: Some(4),
+        ..StepResult::default()
+    };
     result.set_cause(cause);
     result
 }
@@ -258,7 +290,10 @@ pub(super) fn ok() -> StepResult {
 }
 
 pub(super) fn with_outputs(json: &str) -> StepResult {
-    StepResult { outputs_json: Some(Bytes::copy_from_slice(json.as_bytes())), ..ok() }
+    StepResult {
+        outputs_json: Some(Bytes::copy_from_slice(json.as_bytes())),
+        ..ok()
+    }
 }
 
 pub(super) fn started(assignee: &Assignee) -> v1::StepStarted {

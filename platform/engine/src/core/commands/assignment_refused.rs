@@ -20,7 +20,9 @@ pub struct AssignmentRefused {
 
 impl AssignmentRefused {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
-        let Some(task) = live(batch.state, self.node, &self.assignee) else { return verdict(Verdict::Stale) };
+        let Some(task) = live(batch.state, self.node, &self.assignee) else {
+            return verdict(Verdict::Stale);
+        };
         batch.give_back(task, &self.fault)?;
         verdict(Verdict::Accepted)
     }

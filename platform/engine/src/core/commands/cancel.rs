@@ -22,7 +22,11 @@ pub struct Cancel {
 
 impl Cancel {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
-        let found = batch.state.workflows.get(&self.workflow).filter(|found| found.row.tenant == self.tenant);
+        let found = batch
+            .state
+            .workflows
+            .get(&self.workflow)
+            .filter(|found| found.row.tenant == self.tenant);
         let Some(workflow) = found.filter(|found| !found.row.is_ended()) else {
             return Ok(Err(Rejection::NotFound));
         };
@@ -40,7 +44,11 @@ impl Cancel {
             batch.stop_task((self.workflow, index), grace_ms, ErrorCode::WorkflowCancelled, None)?;
         }
         batch.settle(self.workflow)?;
-        let state = batch.state.workflows.get(&self.workflow).map(|workflow| workflow.row.state());
+        let state = batch
+            .state
+            .workflows
+            .get(&self.workflow)
+            .map(|workflow| workflow.row.state());
         Ok(state.map(Reply::State).ok_or(Rejection::NotFound))
     }
 }

@@ -18,7 +18,9 @@ pub struct Dropped {
 
 impl Dropped {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
-        let Some(task) = live(batch.state, self.node, &self.assignee) else { return verdict(Verdict::Stale) };
+        let Some(task) = live(batch.state, self.node, &self.assignee) else {
+            return verdict(Verdict::Stale);
+        };
         batch.lose(task, LeaseEnd::Lost, "the node lost its sandbox")?;
         verdict(Verdict::Accepted)
     }

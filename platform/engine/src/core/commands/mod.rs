@@ -34,7 +34,7 @@ pub use timer_due::TimerDue;
 use super::apply::ApplyError;
 use super::decide::{Batching, Inputs};
 use super::state::{PartitionState, TaskRef};
-use crate::api::{SubmitReceipt, StepState, Verdict};
+use crate::api::{StepState, SubmitReceipt, Verdict};
 use crate::lifecycle::workflow::WorkflowState;
 
 /// What decides nothing and changes nothing.
@@ -146,8 +146,13 @@ pub fn live(state: &PartitionState, node: NodeId, assignee: &Assignee) -> Option
 /// Whether the attempt ended by its holder's own report, which a repeated report must not contradict.
 #[must_use]
 pub fn reported(state: &PartitionState, node: NodeId, assignee: &Assignee) -> bool {
-    let found = state.workflows.get(&assignee.workflow).filter(|workflow| workflow.row.tenant == assignee.tenant);
-    let task = found.and_then(|_| state.find(assignee.workflow, assignee.task)).and_then(|task| state.task(task));
+    let found = state
+        .workflows
+        .get(&assignee.workflow)
+        .filter(|workflow| workflow.row.tenant == assignee.tenant);
+    let task = found
+        .and_then(|_| state.find(assignee.workflow, assignee.task))
+        .and_then(|task| state.task(task));
     task.is_some_and(|task| reported_in(&task.row, node, assignee))
 }
 
@@ -159,7 +164,10 @@ pub fn reported_in(row: &super::rows::TaskRow, node: NodeId, assignee: &Assignee
             attempt.attempt == assignee.attempt
                 && attempt.fence == assignee.fence
                 && attempt.node == node
-                && matches!(attempt.state(), StepState::Completed | StepState::Failed | StepState::Cancelled)
+                && matches!(
+                    attempt.state(),
+                    StepState::Completed | StepState::Failed | StepState::Cancelled
+                )
         })
     })
 }

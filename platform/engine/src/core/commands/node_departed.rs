@@ -20,7 +20,9 @@ pub struct NodeDeparted {
 
 impl NodeDeparted {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
-        let Some(row) = batch.state.nodes.get(&self.node) else { return Ok(Err(Rejection::NotFound)) };
+        let Some(row) = batch.state.nodes.get(&self.node) else {
+            return Ok(Err(Rejection::NotFound));
+        };
         let tenant = row.serves.unwrap_or_else(TenantId::nil);
         let to = match (row.state(), self.departure) {
             (NodeState::Offline, _) | (NodeState::Disconnected, Departure::Disconnected) => None,

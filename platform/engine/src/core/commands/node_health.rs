@@ -19,7 +19,9 @@ pub struct NodeHealth {
 
 impl NodeHealth {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
-        let Some(row) = batch.state.nodes.get(&self.node) else { return Ok(Err(Rejection::NotFound)) };
+        let Some(row) = batch.state.nodes.get(&self.node) else {
+            return Ok(Err(Rejection::NotFound));
+        };
         let tenant = row.serves.unwrap_or_else(TenantId::nil);
         let unfit = !self.health.docker_ok || self.health.fault.is_some();
         let full = self.health.running.unwrap_or(0) >= row.slots;

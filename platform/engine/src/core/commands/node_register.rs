@@ -20,9 +20,22 @@ pub struct NodeRegister {
 
 impl NodeRegister {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
-        let Register { node, name, version, slots, capabilities, labels, arch, os, .. } = self.register;
-        let (cpu_millis, memory_bytes, health) =
-            (self.register.cpu_millis, self.register.memory_bytes, self.register.health);
+        let Register {
+            node,
+            name,
+            version,
+            slots,
+            capabilities,
+            labels,
+            arch,
+            os,
+            ..
+        } = self.register;
+        let (cpu_millis, memory_bytes, health) = (
+            self.register.cpu_millis,
+            self.register.memory_bytes,
+            self.register.health,
+        );
         let serves = match self.serves {
             Serves::All => None,
             Serves::Tenant(tenant) => Some(tenant),
@@ -73,5 +86,14 @@ pub(super) fn change(
     state: v1::NodeState,
     fault: Option<v1::Fault>,
 ) -> Result<(), ApplyError> {
-    batch.emit(tenant, None, Kind::NodeChanged(v1::NodeChanged { node, state: state.into(), fault }), None)
+    batch.emit(
+        tenant,
+        None,
+        Kind::NodeChanged(v1::NodeChanged {
+            node,
+            state: state.into(),
+            fault,
+        }),
+        None,
+    )
 }

@@ -25,9 +25,20 @@ impl Reconcile {
             kept.extend(task);
             // A result that is journaled already is kept too: the node sends it again, gets the acknowledgement that was lost, and keeps the layer.
             let keep = task.is_some() || reported(batch.state, self.node, &assignee);
-            verdicts.push(HeldVerdict { assignee, keep, output_seq: None });
+            verdicts.push(HeldVerdict {
+                assignee,
+                keep,
+                output_seq: None,
+            });
         }
-        let held: Vec<TaskRef> = batch.state.held.get(&self.node).into_iter().flatten().copied().collect();
+        let held: Vec<TaskRef> = batch
+            .state
+            .held
+            .get(&self.node)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         for task in held.into_iter().filter(|task| !kept.contains(task)) {
             batch.lose(task, LeaseEnd::Lost, "its node came back without it")?;
         }

@@ -26,7 +26,10 @@ impl StepFinished {
             let known = reported(batch.state, node, &assignee);
             return verdict(if known { Verdict::Accepted } else { Verdict::Stale });
         };
-        let cancelled = batch.state.task(task).is_some_and(|task| task.row.cancel_grace_ms.is_some());
+        let cancelled = batch
+            .state
+            .task(task)
+            .is_some_and(|task| task.row.cancel_grace_ms.is_some());
         let end = match result.cause() {
             EndCause::Exited if result.exit_code == Some(0) => StepEnd::Completed,
             EndCause::Cancelled if cancelled => StepEnd::Cancelled,
@@ -40,7 +43,11 @@ impl StepFinished {
             attrs_json: result.attrs_json,
             message: result.fault.as_ref().map(|fault| fault.message.clone()),
             hint: result.fault.as_ref().and_then(|fault| fault.hint.clone()),
-            artifacts: if end == StepEnd::Completed { result.artifacts } else { Vec::new() },
+            artifacts: if end == StepEnd::Completed {
+                result.artifacts
+            } else {
+                Vec::new()
+            },
             ..Payload::default()
         };
         let event = v1::StepEnded {

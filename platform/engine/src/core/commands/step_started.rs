@@ -20,7 +20,9 @@ pub struct StepStarted {
 impl StepStarted {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let assignee = self.started.assignee;
-        let Some(task) = live(batch.state, self.node, &assignee) else { return verdict(Verdict::Stale) };
+        let Some(task) = live(batch.state, self.node, &assignee) else {
+            return verdict(Verdict::Stale);
+        };
         let running = batch
             .state
             .task(task)

@@ -44,7 +44,10 @@ impl Submit {
             if known.request_hash[..] != request {
                 return Ok(Err(Rejection::IdempotencyMismatch(known.workflow)));
             }
-            return Ok(Ok(Reply::Submitted(SubmitReceipt { workflow: known.workflow, replayed: true })));
+            return Ok(Ok(Reply::Submitted(SubmitReceipt {
+                workflow: known.workflow,
+                replayed: true,
+            })));
         }
         let id = WorkflowId::new(batch.now_ms, partition, inputs.entropy);
         if batch.state.workflows.contains_key(&id) {
@@ -57,7 +60,9 @@ impl Submit {
         if let Some((key, request)) = self.idempotency {
             let old = batch.state.idempotency.contains_key(&(self.tenant, key));
             if old {
-                let event = v1::IdempotencyExpired { key_hash: Bytes::copy_from_slice(&key) };
+                let event = v1::IdempotencyExpired {
+                    key_hash: Bytes::copy_from_slice(&key),
+                };
                 batch.emit(self.tenant, None, Kind::IdempotencyExpired(event), None)?;
             }
             let event = v1::IdempotencyRecorded {
@@ -82,12 +87,20 @@ impl Submit {
             traceparent: self.traceparent,
             labels: self.labels,
         };
-        batch.emit(self.tenant, Some(id), Kind::WorkflowSubmitted(event), Some(self.payload))?;
+        batch.emit(
+            self.tenant,
+            Some(id),
+            Kind::WorkflowSubmitted(event),
+            Some(self.payload),
+        )?;
         if let Some(workflow) = batch.state.workflows.get_mut(&id) {
             workflow.body = Some(self.body);
         }
         batch.record(id, Kind::WorkflowActivated(v1::WorkflowActivated {}), None)?;
         batch.settle(id)?;
-        Ok(Ok(Reply::Submitted(SubmitReceipt { workflow: id, replayed: false })))
+        Ok(Ok(Reply::Submitted(SubmitReceipt {
+            workflow: id,
+            replayed: false,
+        })))
     }
 }

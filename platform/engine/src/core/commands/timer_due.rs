@@ -16,14 +16,18 @@ pub struct TimerDue;
 impl TimerDue {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         for _ in 0..limits::BATCH_COMMANDS_MAX {
-            let Some((due, timer)) = batch.state.timers.first().copied() else { break };
+            let Some((due, timer)) = batch.state.timers.first().copied() else {
+                break;
+            };
             if due > batch.now_ms {
                 break;
             }
             match timer {
                 Timer::Task(task) => batch.readied(task)?,
                 Timer::Idempotency((tenant, key)) => {
-                    let event = v1::IdempotencyExpired { key_hash: Bytes::copy_from_slice(&key) };
+                    let event = v1::IdempotencyExpired {
+                        key_hash: Bytes::copy_from_slice(&key),
+                    };
                     batch.emit(tenant, None, Kind::IdempotencyExpired(event), None)?;
                 }
             }
