@@ -55,8 +55,6 @@ impl Sandbox {
                 "--bounding-set=-all,+setuid,+setgid,+setpcap,+kill",
                 "--inh-caps=-all",
                 "--no-new-privs",
-                // Changing capabilities undoes what --kill-child asked for.
-                "--pdeathsig=KILL",
             ])
             .arg(env!("CARGO_BIN_EXE_gantry-supervisor"))
             .arg("--sock-dir")
@@ -120,8 +118,16 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // --pdeathsig: PID 1, and with it the namespace, dies with unshare.
-        let _gone = self.namespace.kill();
+        // `unshare` passes no signal on, and a parent-death signal does not survive the supervisor's change of file rights: PID 1 is killed by
+        // its own number, and the namespace and `unshare` end with it.
+        let unshare = self.namespace.id();
+        let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
+        for pid in children
+            .split_whitespace()
+            .filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?))
+        {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
         let _gone = self.namespace.wait();
     }
 }
