@@ -190,7 +190,7 @@ async fn keep(shared: Arc<Shared>) {
 pub struct Node {
     shared: Arc<Shared>,
     /// Held as long as the node lives: one node per state directory.
-    _lock: File,
+    _lock: StateLock,
 }
 
 impl std::fmt::Debug for Node {
@@ -314,9 +314,19 @@ impl Drop for Node {
     }
 }
 
+/// The lock of a state directory.
+struct StateLock(File);
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // Not left to closing: a child between fork and exec holds a copy of the descriptor for a moment.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 struct Opened {
     state_dir: PathBuf,
-    lock: File,
+    lock: StateLock,
     claims: ClaimStore,
     held: Vec<Claim>,
     workspaces: Workspaces,
@@ -360,7 +370,7 @@ fn open(config: &NodeConfig, tasks: TaskTracker) -> Result<Opened, StartError> {
     workspaces.clean_mounts(&slots)?;
     Ok(Opened {
         state_dir,
-        lock,
+        lock: StateLock(lock),
         claims,
         held,
         workspaces,
