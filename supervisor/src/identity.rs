@@ -75,9 +75,9 @@ impl Drop for FileRights {
 }
 
 fn set_fsuid(uid: Uid) -> bool {
+    #[allow(clippy::cast_sign_loss)] // the kernel returns the id in an int
     // SAFETY: setfsuid takes an integer and changes the calling thread's credentials only. It reports no error, so the second call, with an
     // id that is never valid, asks what is set now.
-    #[allow(clippy::cast_sign_loss)] // the kernel returns the id in an int
     unsafe {
         libc::setfsuid(uid.as_raw());
         libc::setfsuid(u32::MAX) as u32 == uid.as_raw()
@@ -85,8 +85,8 @@ fn set_fsuid(uid: Uid) -> bool {
 }
 
 fn set_fsgid(gid: Gid) -> bool {
-    // SAFETY: as in `set_fsuid`.
     #[allow(clippy::cast_sign_loss)]
+    // SAFETY: as in `set_fsuid`.
     unsafe {
         libc::setfsgid(gid.as_raw());
         libc::setfsgid(u32::MAX) as u32 == gid.as_raw()

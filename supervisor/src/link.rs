@@ -67,7 +67,7 @@ impl Dialled {
 pub(crate) enum FromNode {
     /// Both hellos were right: frames may be sent.
     Up,
-    Frame(NodeFrame),
+    Frame(Box<NodeFrame>),
 }
 
 /// Dials until somebody outside the sandbox answers. `failures` in a row before this call set the first wait.
@@ -188,7 +188,7 @@ async fn receive(mut reader: FrameReader, to_loop: mpsc::Sender<FromNode>) -> Li
     loop {
         match reader.read().await {
             Ok(frame) => {
-                if to_loop.send(FromNode::Frame(frame)).await.is_err() {
+                if to_loop.send(FromNode::Frame(Box::new(frame))).await.is_err() {
                     return LinkError::HungUp;
                 }
             }

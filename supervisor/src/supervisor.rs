@@ -134,7 +134,7 @@ impl Supervisor {
                         failures = 0;
                         self.connected();
                     }
-                    LineEvent::FromNode(FromNode::Frame(frame)) => self.handle(frame),
+                    LineEvent::FromNode(FromNode::Frame(frame)) => self.handle(*frame),
                     LineEvent::Broken(error) => {
                         if let Some(error) = error {
                             eprintln!("gantry-supervisor: {error}");
