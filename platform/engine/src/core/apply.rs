@@ -457,11 +457,11 @@ fn step_assigned(state: &mut PartitionState, place: Place, event: &v1::StepAssig
 }
 
 /// The open attempt that an event names.
-fn open<'a>(
-    task: &'a mut Task,
+fn open(
+    task: &mut Task,
     place: Place,
     (fence, step, attempt): (u64, u32, u32),
-) -> Result<(&'a mut TaskRow, usize), ApplyError> {
+) -> Result<(&mut TaskRow, usize), ApplyError> {
     let named = task.row.open().is_some_and(|(index, open)| {
         index == step as usize && open.fence == fence && open.attempt == attempt && task.row.fence == fence
     });

@@ -191,11 +191,7 @@ impl Batching<'_> {
             return Ok(());
         };
         let ending = row.cancel_grace_ms.is_some();
-        let code = if workflow.row.cancel_by.is_some() {
-            ErrorCode::WorkflowCancelled
-        } else {
-            ErrorCode::TaskFailed
-        };
+        let code = ending_code(workflow);
         let Some((index, step)) = row.current() else {
             self.end_lease(task, LeaseEnd::Done, None)?;
             self.end_task(task, TaskEnd::Completed, None, None)?;
@@ -282,16 +278,15 @@ impl Batching<'_> {
             ..Payload::default()
         };
         self.end_lease(task, LeaseEnd::Refused, Some(payload))?;
-        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+        let Some(workflow) = self.workflow(task.0) else {
+            return Ok(());
+        };
+        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
             return Ok(());
         };
         if row.cancel_grace_ms.is_some() {
-            self.end_task(
-                task,
-                TaskEnd::Cancelled,
-                Some(ErrorCode::WorkflowCancelled.as_str()),
-                None,
-            )?;
+            let code = ending_code(workflow);
+            self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
             return self.settle(task.0);
         }
         let refusals = row.refusals;
@@ -350,10 +345,7 @@ impl Batching<'_> {
 
     /// Brings a workflow to rest after a task ended: readies what may run, ends what never will, and ends the workflow when all have ended.
     pub(super) fn settle(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
-        loop {
-            let Some(next) = self.workflow(id).and_then(next_consequence) else {
-                break;
-            };
+        while let Some(next) = self.workflow(id).and_then(next_consequence) {
             match next {
                 Consequence::Ready(task) => self.readied((id, task))?,
                 Consequence::Stop(task, code, why) => self.stop_task((id, task), None, code, Some(why))?,
@@ -402,6 +394,15 @@ impl Batching<'_> {
         self.orders
             .extend(holders.into_iter().map(|(node, tasks)| Order::Release(node, tasks)));
         Ok(())
+    }
+}
+
+/// Why a task that was asked to end is ended.
+fn ending_code(workflow: &Workflow) -> ErrorCode {
+    if workflow.row.cancel_by.is_some() {
+        ErrorCode::WorkflowCancelled
+    } else {
+        ErrorCode::TaskFailed
     }
 }
 

@@ -15,6 +15,9 @@ const SEEDS: u64 = 24;
 const OPERATIONS: u32 = 120;
 const NODES: u64 = 3;
 
+/// A finished attempt that the answer is about: where, what, and whether it went well.
+type About = Option<(NodeId, Assignment, bool)>;
+
 const DEFINITIONS: &[&str] = &[
     "{name: one, tasks: {t: {steps: [{run: 'true'}, {run: 'true'}, {run: 'true'}]}}}",
     "{name: retry, tasks: {t: {steps: [{run: 'true', retry: {attempts: 3, backoff: 1s}}, {run: 'true'}]}}}",
@@ -97,7 +100,7 @@ impl Walk {
         }
     }
 
-    fn command(&mut self) -> Option<(Command, Option<(NodeId, Assignment, bool)>)> {
+    fn command(&mut self) -> Option<(Command, About)> {
         let plain = |command: Command| Some((command, None));
         match self.dice.below(14) {
             0 | 1 => plain(submission(self.dice.pick(DEFINITIONS)?).into()),
@@ -162,7 +165,7 @@ impl Walk {
                 plain(TimerDue.into())
             }
             _ => {
-                let node = node_id(1 + self.dice.below(NODES as usize) as u64);
+                let node = node_id(1 + self.dice.next() % NODES);
                 let known = self.held.iter().filter(|(holder, _)| *holder == node);
                 let mut holding: Vec<_> = known.map(|(_, assignment)| assignment.assignee.clone()).collect();
                 if self.dice.chance(30) && !holding.is_empty() {

@@ -129,17 +129,12 @@ impl Dispatcher for Desk {
     }
 }
 
-/// Wakes whoever waits for a change.
-#[derive(Default)]
-pub(super) struct Bell(Notify);
+/// The observer of a test that asks instead of listening.
+pub(super) struct Deaf;
 
-impl Observer for Bell {
-    fn workflow_changed(&self, _: TenantId, _: WorkflowId) {
-        self.0.notify_waiters();
-    }
-    fn node_changed(&self, _: NodeId) {
-        self.0.notify_waiters();
-    }
+impl Observer for Deaf {
+    fn workflow_changed(&self, _: TenantId, _: WorkflowId) {}
+    fn node_changed(&self, _: NodeId) {}
 }
 
 /// Wall clock that goes with tokio's, so that paused time is one time.
@@ -156,7 +151,6 @@ pub(super) struct World {
     pub(super) engine: Arc<Engine>,
     pub(super) desk: Arc<Desk>,
     pub(super) store: Arc<MemoryStore>,
-    bell: Arc<Bell>,
     clock: Arc<dyn Clock>,
     dir: Arc<tempfile::TempDir>,
     partitions: u16,
@@ -180,7 +174,6 @@ impl World {
         partitions: u16,
     ) -> Self {
         let desk = Arc::new(Desk::default());
-        let bell = Arc::new(Bell::default());
         desk.offer(vec![candidate(1, 8)]);
         let as_store: Arc<dyn Store> = store.clone();
         let parts = Parts {
@@ -189,7 +182,7 @@ impl World {
             segments: Arc::new(SegmentStore::open(&dir.path().join("segments")).unwrap()),
             blobs: Arc::new(BlobStore::local(&dir.path().join("blobs")).unwrap()),
             dispatcher: desk.clone(),
-            observer: bell.clone(),
+            observer: Arc::new(Deaf),
             clock: clock.clone(),
         };
         let config = EngineConfig {
@@ -201,7 +194,6 @@ impl World {
             engine,
             desk,
             store,
-            bell,
             clock,
             dir,
             partitions,
@@ -221,20 +213,6 @@ impl World {
 
     pub(super) async fn view(&self, workflow: WorkflowId) -> WorkflowView {
         self.engine.workflow(tenant(), workflow).await.unwrap()
-    }
-
-    /// Waits until the view is as wanted.
-    pub(super) async fn until(&self, workflow: WorkflowId, wanted: impl Fn(&WorkflowView) -> bool) -> WorkflowView {
-        loop {
-            let changed = self.bell.0.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let view = self.view(workflow).await;
-            if wanted(&view) {
-                return view;
-            }
-            changed.await;
-        }
     }
 
     pub(super) async fn finish(&self, node: NodeId, assignee: &Assignee, result: StepResult) -> Verdict {

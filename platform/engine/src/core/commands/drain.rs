@@ -36,7 +36,20 @@ impl Drain {
             (NodeState::Draining, true) => {}
             (_, true) => change(batch, tenant, self.node, v1::NodeState::Draining, None)?,
             (NodeState::Draining, false) => change(batch, tenant, self.node, v1::NodeState::Online, None)?,
-            (_, false) => {}
+            (_, false) if !row.drain => {}
+            (NodeState::Degraded, false) => {
+                // Lifting it goes by way of the states that it stands for; what is wrong with the node stays.
+                let fault = row.fault.clone();
+                change(batch, tenant, self.node, v1::NodeState::Draining, None)?;
+                change(batch, tenant, self.node, v1::NodeState::Online, None)?;
+                change(batch, tenant, self.node, v1::NodeState::Degraded, fault)?;
+            }
+            (_, false) => {
+                return Ok(Err(Rejection::Refused {
+                    code: gantry_proto::ErrorCode::Conflict,
+                    message: "the node is not connected".to_owned(),
+                }));
+            }
         }
         Ok(Ok(Reply::Done))
     }
