@@ -58,7 +58,7 @@ impl ClaimError {
 }
 
 /// Where a claimed sandbox is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Docker's id of the container.
     pub container: String,
@@ -67,6 +67,16 @@ pub struct Place {
     pub nonce: [u8; 32],
     /// Host directory of its slot.
     pub slot: PathBuf,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the nonce: it opens the supervisor.
+        f.debug_struct("Place")
+            .field("container", &self.container)
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How far a step attempt has come.

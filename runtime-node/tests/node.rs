@@ -1,5 +1,7 @@
 //! The life of step attempts on a node: real processes, real claim files, real workspaces; needs root, as the node does.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_types)] // a test ends by panicking
+
 #[allow(unreachable_pub)]
 mod common;
 

@@ -1,5 +1,7 @@
 //! The workspace suite, the same for every strategy: needs root, as the node does.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_types)] // a test ends by panicking
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

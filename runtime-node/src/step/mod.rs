@@ -140,7 +140,7 @@ impl Step {
         };
         self.claim.prepare_ms = millis(began.elapsed());
         let start = start::start_process(&self.claim.assignment, &image, self.claim.uid, gid);
-        self.execute(sandbox.link, start, true).await
+        self.execute(sandbox.link, start).await
     }
 
     /// What orders make of a step that does not run.
@@ -200,11 +200,11 @@ impl Step {
             (_, Err(error)) => return self.lost(&error.to_string()),
         };
         let start = start::start_process(&self.claim.assignment, &image, self.claim.uid, gid);
-        self.execute(sandbox.link, start, false).await
+        self.execute(sandbox.link, start).await
     }
 
     /// Runs the process, or goes on with it, to its end.
-    async fn execute(&mut self, link: Link, start: gantry_proto::v1::StartProcess, fresh: bool) -> End {
+    async fn execute(&mut self, link: Link, start: gantry_proto::v1::StartProcess) -> End {
         self.shared.board.set_state(self.claim.assignee(), HeldState::Running);
         let assignment = &self.claim.assignment;
         let timeout = assignment
@@ -219,7 +219,6 @@ impl Step {
                 deadman_ms: assignment.deadman_ms,
                 timeout,
                 start,
-                fresh,
                 started: StepStarted {
                     assignee: assignment.assignee.clone(),
                     sandbox: self.claim.sandbox,

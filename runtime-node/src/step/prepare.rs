@@ -30,7 +30,7 @@ impl Step {
         };
         let profile_of = |image: &Image| Profile {
             image: image.id.clone(),
-            resources: plan.resources.clone(),
+            resources: plan.resources,
             runtime: self.shared.config.runtime.clone(),
         };
         let mut orders = self.orders.clone();

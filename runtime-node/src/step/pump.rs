@@ -78,10 +78,8 @@ pub(super) struct PumpStart {
     pub(super) run: u64,
     pub(super) deadman_ms: u64,
     pub(super) timeout: Option<Duration>,
-    /// To be sent now, or when the supervisor turns out not to have it.
+    /// Sent when the supervisor connects and turns out not to have it.
     pub(super) start: StartProcess,
-    /// The sandbox is fresh, and its supervisor connected.
-    pub(super) fresh: bool,
     pub(super) started: StepStarted,
     pub(super) acked: u64,
 }
@@ -96,11 +94,11 @@ impl Pump {
             run: begin.run,
             deadman_ms: begin.deadman_ms,
             link,
-            connected: begin.fresh,
+            connected: false,
             gone: None,
             broken: None,
             start: begin.start,
-            start_due: begin.fresh,
+            start_due: false,
             stop: None,
             stop_due: false,
             ack_due: false,

@@ -139,7 +139,7 @@ mod tests {
         fs::create_dir(root.join("locked")).unwrap();
         fs::write(root.join("locked/file"), "x").unwrap();
         fs::write(root.join(".gantry-removed-1"), "in the way").unwrap();
-        fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0o0)).unwrap();
         symlink(&outside, root.join("dirlink")).unwrap();
         remove_path(&root).unwrap();
         assert!(!root.exists());

@@ -44,7 +44,7 @@ pub(super) async fn fetch(input: &InputPlan, into: PathBuf, source: &dyn FetchIn
         source_name: format!("input {}", input.path),
         reason,
     };
-    let mut stream = source.fetch(input).await.map_err(|reason| bad(reason))?;
+    let mut stream = source.fetch(input).await.map_err(&bad)?;
     let mut file = File::create(&into).map_err(|error| WorkspaceError::io(&into, error))?;
     let (mut hash, mut size) = (Sha256::new(), 0u64);
     while let Some(chunk) = stream.next().await {
