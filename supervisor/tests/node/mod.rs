@@ -148,9 +148,14 @@ impl Line {
     }
 
     pub fn send(&mut self, kind: node_frame::Kind) {
+        self.try_send(kind).unwrap();
+    }
+
+    /// Sends to a supervisor that may hang up.
+    pub fn try_send(&mut self, kind: node_frame::Kind) -> std::io::Result<()> {
         let mut wire = BytesMut::new();
         frame::encode(&NodeFrame { kind: Some(kind) }, &mut wire).unwrap();
-        self.stream.write_all(&wire).unwrap();
+        self.stream.write_all(&wire)
     }
 
     /// The next frame; a panic when the connection ends.
