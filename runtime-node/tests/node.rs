@@ -140,7 +140,7 @@ async fn a_step_runs_reports_and_leaves_nothing_but_its_layer() {
         output.contains("out\n") && output.contains("err\n") && output.contains("/slot/w\n"),
         "{output}"
     );
-    assert_eq!(bench.server.started, [assignee.clone()]);
+    assert_eq!(bench.server.started, std::slice::from_ref(&assignee));
     assert_eq!(result.last_seq, Some(bench.server.output[&assignee].0));
     // The next step sees it as another user, a failing one leaves no trace, and the one after does not see that.
     let wreck = run(&mut bench, assignment(1, 1, "rm -r dir; echo wreck > wreck; exit 3")).await;
