@@ -11,7 +11,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = tonic_prost_build::configure()
         .build_client(std::env::var_os("CARGO_FEATURE_GRPC").is_some())
         .build_server(std::env::var_os("CARGO_FEATURE_GRPC").is_some());
-    for id in ["TenantId", "WorkflowId", "TaskId", "NodeId", "SandboxId", "ArtifactId", "PrincipalId"] {
+    for id in [
+        "TenantId",
+        "WorkflowId",
+        "TaskId",
+        "NodeId",
+        "SandboxId",
+        "ArtifactId",
+        "PrincipalId",
+    ] {
         builder = builder.extern_path(format!(".gantry.v1.{id}"), format!("crate::ids::{id}"));
     }
     builder.compile_with_config(config, &files, &["proto".to_owned()])?;

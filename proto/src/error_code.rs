@@ -140,7 +140,11 @@ impl crate::v1::Fault {
     /// A fault with a code of ours, a sentence that says what went wrong, and nothing to do about it yet.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: code.as_str().to_owned(), message: message.into(), hint: None }
+        Self {
+            code: code.as_str().to_owned(),
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Adds what the reader can do about it.

@@ -28,7 +28,9 @@ pub enum FrameError {
 pub fn encode<M: Message>(message: &M, out: &mut BytesMut) -> Result<(), FrameError> {
     let length = message.encoded_len();
     let header = u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES_MAX);
-    let Some(header) = header else { return Err(FrameError::TooLarge { got_bytes: length }) };
+    let Some(header) = header else {
+        return Err(FrameError::TooLarge { got_bytes: length });
+    };
     out.reserve(HEADER_BYTES + length);
     out.put_u32(header);
     // The buffer was reserved, and BytesMut grows: encoding cannot run out of room.
@@ -41,7 +43,9 @@ pub fn encode<M: Message>(message: &M, out: &mut BytesMut) -> Result<(), FrameEr
 /// # Errors
 /// As soon as the header announces too much, before any of it is buffered, or when the body does not decode.
 pub fn decode<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, FrameError> {
-    let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
     let length = u32::from_be_bytes(*header) as usize;
     if length > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge { got_bytes: length });

@@ -1,6 +1,6 @@
 //! Typed ids.
 //!
-//! An id is 16 bytes of UUIDv7. The 12 `rand_a` bits (after the version nibble) carry the partition that owns the entity, so that any process can route
+//! An id is 16 bytes of `UUIDv7`. The 12 `rand_a` bits (after the version nibble) carry the partition that owns the entity, so that any process can route
 //! by id alone. Printed with a prefix (`wf_0192...`), parsed only with it: a task id cannot be passed where a workflow id is meant.
 
 use std::fmt;
@@ -38,7 +38,10 @@ impl PartitionId {
     /// When `count` is 0 or above [`Self::LIMIT`]: the count is checked when a data directory is opened.
     #[must_use]
     pub fn of(tenant: TenantId, kind: &str, key: &[u8], count: u16) -> Self {
-        assert!(count > 0 && count <= Self::LIMIT, "partition count {count} is out of range");
+        assert!(
+            count > 0 && count <= Self::LIMIT,
+            "partition count {count} is out of range"
+        );
         let mut hasher = blake3::Hasher::new();
         hasher.update(tenant.as_bytes());
         hasher.update(&(kind.len() as u64).to_be_bytes());
@@ -295,10 +298,19 @@ mod tests {
     fn printed_form_round_trips_and_refuses_other_kinds() {
         let id = TaskId::new(5, partition(1), 7);
         assert_eq!(id.to_string().parse::<TaskId>(), Ok(id));
-        assert!(matches!(id.to_string().parse::<WorkflowId>(), Err(ParseIdError::Prefix { .. })));
+        assert!(matches!(
+            id.to_string().parse::<WorkflowId>(),
+            Err(ParseIdError::Prefix { .. })
+        ));
         assert!(matches!("task_12".parse::<TaskId>(), Err(ParseIdError::Digits { .. })));
-        assert!(matches!("task_0192+0000000000000000000000000000".parse::<TaskId>(), Err(ParseIdError::Digits { .. })));
-        assert!(id.to_string().to_uppercase().parse::<TaskId>().is_err(), "one printed form only");
+        assert!(matches!(
+            "task_0192+0000000000000000000000000000".parse::<TaskId>(),
+            Err(ParseIdError::Digits { .. })
+        ));
+        assert!(
+            id.to_string().to_uppercase().parse::<TaskId>().is_err(),
+            "one printed form only"
+        );
     }
 
     #[test]

@@ -124,8 +124,17 @@ pub const DEADMAN_MS_DEFAULT: u64 = 3_600_000;
 pub const CANCEL_GRACE_MS_DEFAULT: u64 = 10_000;
 
 // Relations that other code relies on.
-const _: () = assert!(OUTPUT_CHUNK_BYTES_MAX * 2 <= FRAME_BYTES_MAX, "a chunk and its envelope fit a frame");
-const _: () = assert!(STEP_OUTPUTS_BYTES_MAX as usize + STEP_ATTRS_BYTES_MAX as usize + STEP_PROGRESS_BYTES_MAX as usize <= FRAME_BYTES_MAX / 2, "all report files fit one exit frame");
+const _: () = assert!(
+    OUTPUT_CHUNK_BYTES_MAX * 2 <= FRAME_BYTES_MAX,
+    "a chunk and its envelope fit a frame"
+);
+const _: () = assert!(
+    STEP_OUTPUTS_BYTES_MAX + STEP_ATTRS_BYTES_MAX + STEP_PROGRESS_BYTES_MAX <= FRAME_BYTES_MAX as u64 / 2,
+    "all report files fit one exit frame"
+);
 const _: () = assert!(OUTPUT_LIMIT_BYTES_DEFAULT <= OUTPUT_LIMIT_BYTES_MAX);
-const _: () = assert!(LEASE_MS_DEFAULT >= 3 * HEARTBEAT_MS_DEFAULT, "a lease outlives two lost heartbeats");
+const _: () = assert!(
+    LEASE_MS_DEFAULT >= 3 * HEARTBEAT_MS_DEFAULT,
+    "a lease outlives two lost heartbeats"
+);
 const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);

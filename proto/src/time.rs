@@ -17,6 +17,8 @@ impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         // Before 1970 reads as 0; past the year 584 million the cast would matter.
         #[allow(clippy::cast_possible_truncation)]
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_millis() as u64)
     }
 }

@@ -43,7 +43,9 @@ impl NodeServer {
             .get("authorization")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| Status::unauthenticated("a node token is needed: `gantry node token create NAME` makes one"))?;
+            .ok_or_else(|| {
+                Status::unauthenticated("a node token is needed: `gantry node token create NAME` makes one")
+            })?;
         self.directory.authenticate_node(token).await.map_err(|error| {
             tracing::warn!(%error, "node token refused");
             Status::unauthenticated("the node token is not valid: it is unknown, revoked or expired")
@@ -51,7 +53,9 @@ impl NodeServer {
     }
 
     fn port(&self) -> Result<&Arc<dyn NodePort>, Status> {
-        self.coordinator.port().ok_or_else(|| Status::unavailable("the engine is starting"))
+        self.coordinator
+            .port()
+            .ok_or_else(|| Status::unavailable("the engine is starting"))
     }
 }
 
@@ -96,7 +100,10 @@ impl NodeService for NodeServer {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<ServerToNode, Status>> + Send>>;
     type GetArtifactStream = Pin<Box<dyn Stream<Item = Result<ArtifactChunk, Status>> + Send>>;
 
-    async fn session(&self, request: Request<Streaming<NodeToServer>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<NodeToServer>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let identity = self.authenticate(&request).await?;
         let mut inbound = request.into_inner();
         let (to_session, from_session) = self.coordinator.open_session(serves(&identity));
@@ -135,31 +142,64 @@ impl NodeService for NodeServer {
         Ok(Response::new(Box::pin(ReceiverStream::new(from_session).map(Ok))))
     }
 
-    async fn put_artifact(&self, request: Request<Streaming<ArtifactChunk>>) -> Result<Response<PutArtifactReply>, Status> {
+    async fn put_artifact(
+        &self,
+        request: Request<Streaming<ArtifactChunk>>,
+    ) -> Result<Response<PutArtifactReply>, Status> {
         let identity = self.authenticate(&request).await?;
         let port = Arc::clone(self.port()?);
         let mut inbound = request.into_inner();
-        let first = inbound.message().await?.ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
-        let header = first.header.ok_or_else(|| Status::invalid_argument("the first message must carry a header"))?;
+        let first = inbound
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
+        let header = first
+            .header
+            .ok_or_else(|| Status::invalid_argument("the first message must carry a header"))?;
         covers(&identity, header.assignee.tenant)?;
         let head = futures_util::stream::iter(first.data.map(Ok));
-        let rest = inbound.map_err(std::io::Error::other).map_ok(|chunk| chunk.data.unwrap_or_default());
+        let rest = inbound
+            .map_err(std::io::Error::other)
+            .map_ok(|chunk| chunk.data.unwrap_or_default());
         let artifact = port
-            .put_artifact(header.node, header.assignee, header.name, header.content_type, head.chain(rest).boxed())
+            .put_artifact(
+                header.node,
+                header.assignee,
+                header.name,
+                header.content_type,
+                head.chain(rest).boxed(),
+            )
             .await
             .map_err(|refusal| status(&refusal))?;
         Ok(Response::new(PutArtifactReply { artifact }))
     }
 
-    async fn get_artifact(&self, request: Request<GetArtifactRequest>) -> Result<Response<Self::GetArtifactStream>, Status> {
+    async fn get_artifact(
+        &self,
+        request: Request<GetArtifactRequest>,
+    ) -> Result<Response<Self::GetArtifactStream>, Status> {
         let identity = self.authenticate(&request).await?;
         let port = self.port()?;
-        let GetArtifactRequest { assignee, artifact, node } = request.into_inner();
+        let GetArtifactRequest {
+            assignee,
+            artifact,
+            node,
+        } = request.into_inner();
         covers(&identity, assignee.tenant)?;
-        let stream = port.get_artifact(node, assignee, artifact).await.map_err(|refusal| status(&refusal))?;
+        let stream = port
+            .get_artifact(node, assignee, artifact)
+            .await
+            .map_err(|refusal| status(&refusal))?;
         let chunks = stream
             .map_err(|error| Status::internal(error.to_string()))
-            .map_ok(|data| futures_util::stream::iter(split(data).map(|data| Ok(ArtifactChunk { header: None, data: Some(data) }))))
+            .map_ok(|data| {
+                futures_util::stream::iter(split(data).map(|data| {
+                    Ok(ArtifactChunk {
+                        header: None,
+                        data: Some(data),
+                    })
+                }))
+            })
             .try_flatten();
         Ok(Response::new(Box::pin(chunks)))
     }

@@ -13,6 +13,10 @@ pub(crate) struct Ledger {
     behind_loans: BTreeSet<PartitionId>,
     /// Partitions that may have ready work left: woken when a node offers more.
     hungry: BTreeSet<PartitionId>,
+    /// Counts what nodes have offered, so that an offer made during a loan is not missed by the borrower.
+    offers: u64,
+    /// The count when a partition's loan began.
+    lent_at: BTreeMap<PartitionId, u64>,
 }
 
 #[derive(Debug)]
@@ -60,13 +64,17 @@ impl Ledger {
 
     /// The node says what it would take. Returns the partitions to wake.
     pub(crate) fn credit(&mut self, node: NodeId, slots: u32, seen: u64) -> Vec<PartitionId> {
-        let Some(account) = self.nodes.get_mut(&node) else { return Vec::new() };
+        let Some(account) = self.nodes.get_mut(&node) else {
+            return Vec::new();
+        };
         account.slots = slots;
         account.seen = seen.min(account.sent);
+        self.offers += 1;
         self.wake_all()
     }
 
     pub(crate) fn lend(&mut self, partition: PartitionId) -> Vec<Candidate> {
+        self.lent_at.insert(partition, self.offers);
         let mut lent = Vec::new();
         let mut others_hold_some = false;
         for account in self.nodes.values_mut() {
@@ -74,7 +82,10 @@ impl Ledger {
             let free = account.free();
             if free > 0 {
                 *account.lent.entry(partition).or_default() += free;
-                lent.push(Candidate { credits: free, ..account.offer.clone() });
+                lent.push(Candidate {
+                    credits: free,
+                    ..account.offer.clone()
+                });
             }
         }
         if others_hold_some {
@@ -86,10 +97,17 @@ impl Ledger {
         lent
     }
 
-    pub(crate) fn settle(&mut self, partition: PartitionId, lent: &[Candidate], spent: &BTreeMap<NodeId, u32>) -> Vec<PartitionId> {
+    pub(crate) fn settle(
+        &mut self,
+        partition: PartitionId,
+        lent: &[Candidate],
+        spent: &BTreeMap<NodeId, u32>,
+    ) -> Vec<PartitionId> {
         for candidate in lent {
             // The node may have reconnected in between: its new account knows nothing of this loan.
-            let Some(account) = self.nodes.get_mut(&candidate.node) else { continue };
+            let Some(account) = self.nodes.get_mut(&candidate.node) else {
+                continue;
+            };
             if account.lent.remove(&partition).is_none() {
                 continue;
             }
@@ -99,9 +117,22 @@ impl Ledger {
             }
         }
         // It asked because work was ready, and may have some left.
-        self.hungry.insert(partition);
+        let offered_since = self
+            .lent_at
+            .remove(&partition)
+            .is_some_and(|count| count != self.offers);
         self.behind_loans.remove(&partition);
-        if self.any_free() { std::mem::take(&mut self.behind_loans).into_iter().collect() } else { Vec::new() }
+        if !self.any_free() {
+            self.hungry.insert(partition);
+            return Vec::new();
+        }
+        let mut woken = std::mem::take(&mut self.behind_loans);
+        if offered_since {
+            woken.insert(partition);
+        } else {
+            self.hungry.insert(partition);
+        }
+        woken.into_iter().collect()
     }
 
     /// The partition's batch will never be dispatched.
@@ -115,7 +146,9 @@ impl Ledger {
 
     /// An assignment of this partition goes out to the node.
     pub(crate) fn sent(&mut self, partition: PartitionId, node: NodeId) {
-        let Some(account) = self.nodes.get_mut(&node) else { return };
+        let Some(account) = self.nodes.get_mut(&node) else {
+            return;
+        };
         account.sent += 1;
         if let Some(pending) = account.pending.get_mut(&partition) {
             *pending -= 1;
@@ -129,7 +162,10 @@ impl Ledger {
     pub(crate) fn offers(&self) -> Vec<Candidate> {
         self.nodes
             .values()
-            .map(|account| Candidate { credits: account.free(), ..account.offer.clone() })
+            .map(|account| Candidate {
+                credits: account.free(),
+                ..account.offer.clone()
+            })
             .collect()
     }
 
@@ -191,7 +227,11 @@ mod tests {
         assert_eq!(credits(&first), 3);
         assert!(ledger.lend(partition(1)).is_empty());
         let woken = ledger.settle(partition(0), &first, &spent(&[(1, 1)]));
-        assert_eq!(woken, [partition(1)], "what was behind the loan is woken when some come back");
+        assert_eq!(
+            woken,
+            [partition(1)],
+            "what was behind the loan is woken when some come back"
+        );
         assert_eq!(credits(&ledger.lend(partition(1))), 2);
     }
 
@@ -206,9 +246,15 @@ mod tests {
         ledger.sent(partition(0), node(1));
         ledger.sent(partition(0), node(1));
         ledger.credit(node(1), 2, 0);
-        assert!(ledger.lend(partition(1)).is_empty(), "in flight: the node's word is older than what was sent");
+        assert!(
+            ledger.lend(partition(1)).is_empty(),
+            "in flight: the node's word is older than what was sent"
+        );
         ledger.credit(node(1), 1, 1);
-        assert!(ledger.lend(partition(1)).is_empty(), "one received and held, one in flight");
+        assert!(
+            ledger.lend(partition(1)).is_empty(),
+            "one received and held, one in flight"
+        );
         assert_eq!(ledger.credit(node(1), 1, 2), [partition(0), partition(1)]);
         assert_eq!(credits(&ledger.lend(partition(1))), 1);
     }
@@ -223,7 +269,22 @@ mod tests {
         assert_eq!(ledger.settle(partition(0), &first, &spent(&[])), [partition(1)]);
         let second = ledger.lend(partition(1));
         assert!(ledger.settle(partition(1), &second, &spent(&[])).is_empty());
-        assert_eq!(ledger.credit(node(1), 2, 0), [partition(0), partition(1)], "more credits wake both");
+        assert_eq!(
+            ledger.credit(node(1), 2, 0),
+            [partition(0), partition(1)],
+            "more credits wake both"
+        );
+    }
+
+    #[test]
+    fn an_offer_during_a_loan_is_not_missed_by_the_borrower() {
+        let mut ledger = Ledger::default();
+        ledger.connect(offer(1));
+        ledger.connect(offer(2));
+        ledger.credit(node(1), 1, 0);
+        let lent = ledger.lend(partition(0));
+        assert!(ledger.credit(node(2), 1, 0).is_empty(), "nobody is known to wait yet");
+        assert_eq!(ledger.settle(partition(0), &lent, &spent(&[])), [partition(0)]);
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub struct CoordinatorConfig {
 
 impl Default for CoordinatorConfig {
     fn default() -> Self {
-        Self { heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT, lease_ms: limits::LEASE_MS_DEFAULT }
+        Self {
+            heartbeat_ms: limits::HEARTBEAT_MS_DEFAULT,
+            lease_ms: limits::LEASE_MS_DEFAULT,
+        }
     }
 }
 
@@ -76,7 +79,9 @@ struct Line {
 
 impl std::fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Coordinator").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("Coordinator")
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,7 +162,7 @@ impl Dispatcher for Coordinator {
             let (node, kind) = match order {
                 Order::Assign(node, assignment) => {
                     self.ledger.lock().sent(assignment.assignee.task.partition(), node);
-                    (node, server_to_node::Kind::Assign(assignment))
+                    (node, server_to_node::Kind::Assign(*assignment))
                 }
                 Order::Cancel(node, cancel) => (node, server_to_node::Kind::Cancel(cancel)),
                 Order::Release(node, tasks) => (node, server_to_node::Kind::Release(ReleaseWorkspaces { tasks })),

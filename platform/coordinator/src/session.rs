@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gantry_engine::api::{Candidate, Departure, NodePort, Serves, Verdict};
 use gantry_proto::v1::node_to_server::Kind;
 use gantry_proto::v1::{
-    Assignee, EndCause, CancelStep, Fault, Heartbeat, LeasesRenewed, NodeToServer, OutputAccepted, Refused, Register, Registered,
-    ResultAccepted, ServerToNode, server_to_node,
+    Assignee, CancelStep, EndCause, Fault, Heartbeat, LeasesRenewed, NodeToServer, OutputAccepted, Refused, Register,
+    Registered, ReleaseWorkspaces, ResultAccepted, ServerToNode, server_to_node,
 };
 use gantry_proto::{ErrorCode, NODE_PROTOCOL, NodeId, limits};
 use tokio::sync::mpsc;
@@ -41,13 +41,17 @@ pub(crate) async fn run(
     let register = match first.ok().flatten().and_then(kind_of) {
         Some(Kind::Register(register)) => register,
         Some(_) => {
-            let fault = Fault::new(ErrorCode::ProtocolMismatch, "the first message of a session must be Register");
+            let fault = Fault::new(
+                ErrorCode::ProtocolMismatch,
+                "the first message of a session must be Register",
+            );
             return refuse(&outbound, fault).await;
         }
         None => return,
     };
     let Some(port) = coordinator.port().cloned() else {
-        let fault = Fault::new(ErrorCode::StorageUnavailable, "the engine is starting").with_hint("dial again in a moment");
+        let fault =
+            Fault::new(ErrorCode::StorageUnavailable, "the engine is starting").with_hint("dial again in a moment");
         return refuse(&outbound, fault).await;
     };
     if let Err(fault) = acceptable(&coordinator, &register) {
@@ -59,7 +63,11 @@ pub(crate) async fn run(
     // The line exists before the engine decides, so that no order made in between is lost; it is read only after `Registered` has gone out.
     let (orders, queued) = mpsc::channel(limits::SESSION_QUEUE_MAX);
     let session_cancel = cancel.child_token();
-    let line = Line { generation, orders: orders.clone(), cancel: session_cancel.clone() };
+    let line = Line {
+        generation,
+        orders: orders.clone(),
+        cancel: session_cancel.clone(),
+    };
     if let Some(previous) = coordinator.lines.lock().insert(node, line) {
         previous.cancel.cancel();
     }
@@ -67,15 +75,30 @@ pub(crate) async fn run(
 
     let outcome = port.register(serves, register).await;
     match outcome {
-        Ok(verdicts) => {
+        Ok(registration) => {
             let registered = Registered {
                 protocol: NODE_PROTOCOL,
                 heartbeat_ms: coordinator.config.heartbeat_ms,
                 lease_ms: coordinator.config.lease_ms,
-                verdicts,
+                verdicts: registration.verdicts,
             };
+            if !registration.release.is_empty() {
+                let release = ReleaseWorkspaces {
+                    tasks: registration.release,
+                };
+                // The queue is empty but for orders of the last moment; if it is full after all, the next registration says it again.
+                let _ = orders.try_send(ServerToNode {
+                    kind: Some(server_to_node::Kind::Release(release)),
+                });
+            }
             tracing::info!(%node, "node connected");
-            let session = Session { coordinator: &coordinator, port: &port, node, orders, cancel: session_cancel.clone() };
+            let session = Session {
+                coordinator: &coordinator,
+                port: &port,
+                node,
+                orders,
+                cancel: session_cancel.clone(),
+            };
             let writer = write(queued, outbound, server_to_node::Kind::Registered(registered));
             tokio::select! {
                 () = session_cancel.cancelled() => {}
@@ -85,7 +108,11 @@ pub(crate) async fn run(
         }
         Err(refusal) => {
             tracing::warn!(%node, error = %refusal, "registration refused");
-            let fault = Fault { code: refusal.code.as_str().to_owned(), message: refusal.message, hint: refusal.hint };
+            let fault = Fault {
+                code: refusal.code.as_str().to_owned(),
+                message: refusal.message,
+                hint: refusal.hint,
+            };
             refuse(&outbound, fault).await;
         }
     }
@@ -94,15 +121,24 @@ pub(crate) async fn run(
 
 fn acceptable(coordinator: &Coordinator, register: &Register) -> Result<(), Fault> {
     if register.protocol == 0 || register.protocol + 1 < NODE_PROTOCOL {
-        let message = format!("the node speaks protocol {}, this server {NODE_PROTOCOL} and the one before", register.protocol);
+        let message = format!(
+            "the node speaks protocol {}, this server {NODE_PROTOCOL} and the one before",
+            register.protocol
+        );
         return Err(Fault::new(ErrorCode::ProtocolMismatch, message).with_hint("upgrade the node"));
     }
     if register.node.is_nil() || register.name.is_empty() || register.name.len() > limits::NAME_BYTES_MAX {
-        return Err(Fault::new(ErrorCode::InvalidRequest, format!("a node needs an id and a name of 1 to {} bytes", limits::NAME_BYTES_MAX)));
+        return Err(Fault::new(
+            ErrorCode::InvalidRequest,
+            format!("a node needs an id and a name of 1 to {} bytes", limits::NAME_BYTES_MAX),
+        ));
     }
     let lines = coordinator.lines.lock();
     if lines.len() >= limits::NODES_MAX && !lines.contains_key(&register.node) {
-        return Err(Fault::new(ErrorCode::Overloaded, format!("{} nodes are connected, which is the limit", limits::NODES_MAX)));
+        return Err(Fault::new(
+            ErrorCode::Overloaded,
+            format!("{} nodes are connected, which is the limit", limits::NODES_MAX),
+        ));
     }
     Ok(())
 }
@@ -113,7 +149,11 @@ fn offer(serves: Serves, register: &Register) -> Candidate {
         serves,
         credits: 0,
         capabilities: register.capabilities.iter().cloned().collect::<BTreeSet<_>>(),
-        labels: register.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect::<BTreeMap<_, _>>(),
+        labels: register
+            .labels
+            .iter()
+            .map(|label| (label.key.clone(), label.value.clone()))
+            .collect::<BTreeMap<_, _>>(),
         arch: register.arch.clone(),
         cpu_millis: register.cpu_millis,
         memory_bytes: register.memory_bytes,
@@ -121,13 +161,19 @@ fn offer(serves: Serves, register: &Register) -> Candidate {
 }
 
 async fn refuse(outbound: &mpsc::Sender<ServerToNode>, fault: Fault) {
-    let message = ServerToNode { kind: Some(server_to_node::Kind::Refused(Refused { fault })) };
+    let message = ServerToNode {
+        kind: Some(server_to_node::Kind::Refused(Refused { fault })),
+    };
     // A node that has gone needs no answer.
     let _ = outbound.send(message).await;
 }
 
 /// Sends `first`, then orders, until either end is gone.
-async fn write(mut queued: mpsc::Receiver<ServerToNode>, outbound: mpsc::Sender<ServerToNode>, first: server_to_node::Kind) {
+async fn write(
+    mut queued: mpsc::Receiver<ServerToNode>,
+    outbound: mpsc::Sender<ServerToNode>,
+    first: server_to_node::Kind,
+) {
     let mut next = Some(ServerToNode { kind: Some(first) });
     while let Some(message) = next {
         if outbound.send(message).await.is_err() {
@@ -169,7 +215,13 @@ impl Session<'_> {
         for _ in 0..LANES {
             let (queue, work) = mpsc::channel(LANE_QUEUE);
             queues.push(queue);
-            lanes.spawn(lane(Arc::clone(self.port), self.node, work, self.orders.clone(), self.cancel.clone()));
+            lanes.spawn(lane(
+                Arc::clone(self.port),
+                self.node,
+                work,
+                self.orders.clone(),
+                self.cancel.clone(),
+            ));
         }
         loop {
             let message = match timeout(self.coordinator.config.silence(), inbound.recv()).await {
@@ -186,7 +238,11 @@ impl Session<'_> {
                     return;
                 }
                 Some(Kind::Credits(credits)) => {
-                    let woken = self.coordinator.ledger.lock().credit(self.node, credits.slots, credits.seen);
+                    let woken = self
+                        .coordinator
+                        .ledger
+                        .lock()
+                        .credit(self.node, credits.slots, credits.seen);
                     self.coordinator.wake(&woken);
                 }
                 Some(Kind::Heartbeat(heartbeat)) => {
@@ -227,8 +283,17 @@ impl Session<'_> {
                 Verdict::Stale => refused.push(assignee),
             }
         }
-        let renewed = LeasesRenewed { live, refused, lease_ms: self.coordinator.config.lease_ms };
-        self.orders.send(ServerToNode { kind: Some(server_to_node::Kind::Renewed(renewed)) }).await.is_ok()
+        let renewed = LeasesRenewed {
+            live,
+            refused,
+            lease_ms: self.coordinator.config.lease_ms,
+        };
+        self.orders
+            .send(ServerToNode {
+                kind: Some(server_to_node::Kind::Renewed(renewed)),
+            })
+            .await
+            .is_ok()
     }
 }
 
@@ -283,7 +348,9 @@ async fn handle(
         Kind::StepOutput(output) => {
             let assignee = output.assignee;
             match port.output(node, assignee.clone(), output.chunks).await? {
-                (Verdict::Accepted, seq) => Some(server_to_node::Kind::OutputAccepted(OutputAccepted { assignee, seq })),
+                (Verdict::Accepted, seq) => {
+                    Some(server_to_node::Kind::OutputAccepted(OutputAccepted { assignee, seq }))
+                }
                 (Verdict::Stale, _) => stale(Verdict::Stale, assignee),
             }
         }
@@ -294,7 +361,10 @@ async fn handle(
         Kind::StepFinished(finished) => {
             let assignee = finished.assignee;
             let verdict = port.finished(node, assignee.clone(), finished.result).await?;
-            Some(server_to_node::Kind::ResultAccepted(ResultAccepted { assignee, stale: verdict == Verdict::Stale }))
+            Some(server_to_node::Kind::ResultAccepted(ResultAccepted {
+                assignee,
+                stale: verdict == Verdict::Stale,
+            }))
         }
         Kind::AssignmentRefused(refused) => {
             port.refused(node, refused.assignee, refused.fault).await?;
@@ -310,6 +380,11 @@ async fn handle(
 
 /// A holder that is told nothing goes on; one with a stale fence is told to end its work at once.
 fn stale(verdict: Verdict, assignee: Assignee) -> Option<server_to_node::Kind> {
-    (verdict == Verdict::Stale)
-        .then(|| server_to_node::Kind::Cancel(CancelStep { assignee, grace_ms: 0, cause: EndCause::Lost.into() }))
+    (verdict == Verdict::Stale).then(|| {
+        server_to_node::Kind::Cancel(CancelStep {
+            assignee,
+            grace_ms: 0,
+            cause: EndCause::Lost.into(),
+        })
+    })
 }

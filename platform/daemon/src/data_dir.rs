@@ -41,17 +41,33 @@ pub(crate) struct Endpoints {
 impl DataDir {
     /// Creates what is missing (mode 0700) and takes the lock.
     pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
-        let io = |source| DataDirError::Io { path: root.to_owned(), source };
+        let io = |source| DataDirError::Io {
+            path: root.to_owned(),
+            source,
+        };
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io)?;
         let root = fs::canonicalize(root).map_err(io)?;
         let path = root.join("lock");
-        let mut lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path).map_err(io)?;
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder = fs::read_to_string(&path).unwrap_or_default();
-            let holder = if holder.trim().is_empty() { "(unknown)".to_owned() } else { holder.trim().to_owned() };
+            let holder = if holder.trim().is_empty() {
+                "(unknown)".to_owned()
+            } else {
+                holder.trim().to_owned()
+            };
             return Err(DataDirError::InUse { path: root, holder });
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(io)?;
         Ok(Self { root, _lock: lock })
     }
 
@@ -84,10 +100,15 @@ impl DataDir {
     pub(crate) fn publish(&self, endpoints: &Endpoints) -> Result<(), DataDirError> {
         let path = self.root.join("endpoints.json");
         let partial = self.root.join("endpoints.json.part");
-        let io = |source| DataDirError::Io { path: path.clone(), source };
+        let io = |source| DataDirError::Io {
+            path: path.clone(),
+            source,
+        };
         // A struct of strings and a number always serialises.
         let text = serde_json::to_vec_pretty(endpoints).map_err(|error| io(std::io::Error::other(error)))?;
-        fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).map_err(io)
+        fs::write(&partial, text)
+            .and_then(|()| fs::rename(&partial, &path))
+            .map_err(io)
     }
 
     /// Takes the endpoints back: readers see that nobody listens.

@@ -25,7 +25,11 @@ fn main() -> ExitCode {
     };
     let exit = runtime.block_on(cli.run()).unwrap_or_else(|error| {
         eprintln!("gantry: {error:#}");
-        if error.is::<Refused>() { Exit::Refused } else { Exit::Failed }
+        if error.is::<Refused>() {
+            Exit::Refused
+        } else {
+            Exit::Failed
+        }
     });
     ExitCode::from(exit as u8)
 }

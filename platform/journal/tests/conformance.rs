@@ -77,11 +77,14 @@ impl Subject for Rocks {
     }
 }
 
+/// A key and its new value; none removes it.
+type Change = (u8, Option<Vec<u8>>);
+
 #[derive(Debug, Clone)]
 enum Op {
     Acquire(u16),
     /// Several partitions' batches at once; `stale` ones name the epoch before.
-    Commit(Vec<(u16, bool, Vec<(u8, Option<Vec<u8>>)>)>),
+    Commit(Vec<(u16, bool, Vec<Change>)>),
     Get(u16, u8),
     Scan {
         from: (u16, u8),

@@ -57,7 +57,7 @@ fn append(store: &RocksStore, epoch: gantry_journal::Epoch, end: LogPosition, by
 
 fn length(store: &RocksStore) -> usize {
     LogReader::from_start(store, partition())
-        .map(|entry| entry.unwrap())
+        .inspect(|entry| assert!(entry.is_ok(), "{entry:?}"))
         .count()
 }
 

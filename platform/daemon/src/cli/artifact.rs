@@ -47,13 +47,25 @@ pub(crate) async fn run(command: ArtifactCommand, connection: &ConnectionArgs, f
             let mut table = Table::new(&["NAME", "SIZE", "TASK", "STEP", "SHA256", "ID"]);
             for artifact in list.items {
                 let sha256 = artifact.sha256.chars().take(12).collect();
-                table.row(vec![artifact.name, output::size(artifact.size_bytes), artifact.task, artifact.step, sha256, artifact.id]);
+                table.row(vec![
+                    artifact.name,
+                    output::size(artifact.size_bytes),
+                    artifact.task,
+                    artifact.step,
+                    sha256,
+                    artifact.id,
+                ]);
             }
             table.print()?;
         }
         ArtifactCommand::Get { workflow, name, file } => {
             let id = find(&client, &workflow, &name).await?;
-            download(&client, &format!("/workflows/{workflow}/artifacts/{id}"), file.as_deref()).await?;
+            download(
+                &client,
+                &format!("/workflows/{workflow}/artifacts/{id}"),
+                file.as_deref(),
+            )
+            .await?;
         }
     }
     Ok(Exit::Ok)
@@ -69,7 +81,12 @@ async fn find(client: &Client, workflow: &str, name: &str) -> Result<String> {
         (Some(artifact), None) => Ok(artifact.id),
         (Some(first), Some(second)) => bail!(
             "several artifacts are called `{name}` ({}/{} {}, {}/{} {}, ...): name one by its id",
-            first.task, first.step, first.id, second.task, second.step, second.id
+            first.task,
+            first.step,
+            first.id,
+            second.task,
+            second.step,
+            second.id
         ),
         (None, _) => bail!("workflow {workflow} has no artifact `{name}`; `gantry artifact ls {workflow}` lists them"),
     }
@@ -90,7 +107,8 @@ async fn download(client: &Client, path: &str, file: Option<&Path>) -> Result<()
     let written = async {
         let mut out = tokio::fs::File::create(&partial).await?;
         while let Some(chunk) = body.next().await {
-            out.write_all(&chunk.context("the connection broke in the middle of the artifact")?).await?;
+            out.write_all(&chunk.context("the connection broke in the middle of the artifact")?)
+                .await?;
         }
         out.sync_all().await?;
         tokio::fs::rename(&partial, file).await?;

@@ -38,7 +38,9 @@ pub(crate) async fn run(args: DoctorArgs, form: Form) -> Result<Exit> {
         Form::Text => {
             for finding in &findings {
                 let mark = if finding.ok {
-                    "ok  ".if_supports_color(Stream::Stdout, |text| text.green()).to_string()
+                    "ok  "
+                        .if_supports_color(Stream::Stdout, |text| text.green())
+                        .to_string()
                 } else {
                     "FAIL".if_supports_color(Stream::Stdout, |text| text.red()).to_string()
                 };
@@ -56,8 +58,13 @@ fn examine(args: &DoctorArgs) -> Vec<Finding> {
     let root = rustix::process::geteuid().is_root();
     let docker = std::os::unix::net::UnixStream::connect(&args.docker_socket);
     let git = Command::new("git").arg("--version").output();
-    let overlay = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().lines().any(|line| line.ends_with("\toverlay"));
-    let supervisor = std::env::current_exe().map(|own| own.with_file_name("gantry-supervisor")).unwrap_or_default();
+    let overlay = std::fs::read_to_string("/proc/filesystems")
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line.ends_with("\toverlay"));
+    let supervisor = std::env::current_exe()
+        .map(|own| own.with_file_name("gantry-supervisor"))
+        .unwrap_or_default();
     vec![
         Finding {
             what: "root",
@@ -86,7 +93,11 @@ fn examine(args: &DoctorArgs) -> Vec<Finding> {
         Finding {
             what: "overlay filesystem",
             ok: overlay,
-            detail: if overlay { "known to the kernel".to_owned() } else { "not loaded".to_owned() },
+            detail: if overlay {
+                "known to the kernel".to_owned()
+            } else {
+                "not loaded".to_owned()
+            },
             remedy: "modprobe overlay; without it workspaces are copied, which is slower",
         },
         Finding {

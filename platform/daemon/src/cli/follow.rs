@@ -21,8 +21,11 @@ const REFRESH: Duration = Duration::from_millis(200);
 
 /// Follows the workflow until it has ended. With `with_output` the steps' output goes to stdout.
 pub(crate) async fn to_end(client: &Client, id: &str, with_output: bool) -> Result<()> {
-    let mut screen: Box<dyn Screen> =
-        if std::io::stderr().is_terminal() && !with_output { Box::new(Tree::new()) } else { Box::new(Lines::default()) };
+    let mut screen: Box<dyn Screen> = if std::io::stderr().is_terminal() && !with_output {
+        Box::new(Tree::new())
+    } else {
+        Box::new(Lines::default())
+    };
     let (mut told, follower) = events::follow(client.clone(), id.to_owned(), with_output);
     let mut tick = interval(REFRESH);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,9 +86,17 @@ fn waiting(task: &Task) -> Option<String> {
     let reason = waiting.get("reason")?.as_str()?.replace('_', " ");
     let detail = match waiting.get("missing").or_else(|| waiting.get("tasks")) {
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-        _ => waiting.pointer("/faults/0/message").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        _ => waiting
+            .pointer("/faults/0/message")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
     };
-    Some(if detail.is_empty() { reason } else { format!("{reason}: {detail}") })
+    Some(if detail.is_empty() {
+        reason
+    } else {
+        format!("{reason}: {detail}")
+    })
 }
 
 /// One line per change.
@@ -103,7 +114,11 @@ impl Screen for Lines {
                 let now = signature(step);
                 let key = (task.name.clone(), step.key.clone());
                 if now.1 > 0 && self.steps.get(&key) != Some(&now) {
-                    let attempt = if now.1 > 1 { format!(" (attempt {})", now.1) } else { String::new() };
+                    let attempt = if now.1 > 1 {
+                        format!(" (attempt {})", now.1)
+                    } else {
+                        String::new()
+                    };
                     let state = output::state(&now.0, Stream::Stderr);
                     eprintln!("{}/{}: {state}{attempt}{}", task.name, step.key, took(step));
                     if let Some(failure) = step.attempts.last().and_then(|attempt| attempt.failure.as_ref()) {
@@ -124,7 +139,11 @@ impl Screen for Lines {
         }
         if self.workflow != workflow.summary.state {
             self.workflow.clone_from(&workflow.summary.state);
-            eprintln!("{}: {}", workflow.summary.name, output::state(&self.workflow, Stream::Stderr));
+            eprintln!(
+                "{}: {}",
+                workflow.summary.name,
+                output::state(&self.workflow, Stream::Stderr)
+            );
         }
     }
 
@@ -136,8 +155,13 @@ impl Screen for Lines {
 }
 
 fn took(step: &Step) -> String {
-    let Some(attempt) = step.attempts.last() else { return String::new() };
-    match (attempt.started_at_ms.or(Some(attempt.assigned_at_ms)), attempt.finished_at_ms) {
+    let Some(attempt) = step.attempts.last() else {
+        return String::new();
+    };
+    match (
+        attempt.started_at_ms.or(Some(attempt.assigned_at_ms)),
+        attempt.finished_at_ms,
+    ) {
         (Some(start), Some(end)) => format!(" in {}", output::duration(end.saturating_sub(start))),
         _ => String::new(),
     }
@@ -156,7 +180,10 @@ struct Row {
 
 impl Tree {
     fn new() -> Self {
-        Self { bars: MultiProgress::new(), rows: BTreeMap::new() }
+        Self {
+            bars: MultiProgress::new(),
+            rows: BTreeMap::new(),
+        }
     }
 
     fn row(&mut self, position: (usize, usize)) -> &mut Row {
@@ -168,7 +195,10 @@ impl Tree {
                 Some(previous) => bars.insert_after(previous, bar),
                 None => bars.insert(0, bar),
             };
-            Row { bar, running_since: None }
+            Row {
+                bar,
+                running_since: None,
+            }
         })
     }
 
@@ -185,7 +215,8 @@ impl Tree {
         let row = self.row(position);
         // The template is ours and known to parse; a wrong one shows the default bar.
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            row.bar.set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "]));
+            row.bar
+                .set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "]));
         }
         let running = matches!(state, "running" | "in_progress" | "assigned" | "claimed");
         match (running, row.running_since) {

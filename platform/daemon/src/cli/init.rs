@@ -29,18 +29,29 @@ pub(crate) async fn run(args: InitArgs, form: Form) -> Result<Exit> {
         Err(error) => return Err(error.into()),
     };
     FileKeyRing::open_or_create(&data.master_key())?;
-    let directory = SqliteDirectory::open(data.directory()).await.context("open the directory")?;
-    let bootstrap = directory.ensure_bootstrap().await.context("create the first tenant and key")?;
+    let directory = SqliteDirectory::open(data.directory())
+        .await
+        .context("open the directory")?;
+    let bootstrap = directory
+        .ensure_bootstrap()
+        .await
+        .context("create the first tenant and key")?;
     let installation = directory.installation();
     match (&bootstrap.admin, form) {
         (Some(admin), Form::Text) => {
-            eprintln!("{} is initialised. The first admin key, shown once:", args.data_dir.display());
+            eprintln!(
+                "{} is initialised. The first admin key, shown once:",
+                args.data_dir.display()
+            );
             output::line(admin.token.expose_secret())?;
         }
         (Some(admin), Form::Json) => output::json(&json!({
             "data_dir": args.data_dir, "installation": installation.to_string(), "key": admin.token.expose_secret(),
         }))?,
-        (None, Form::Text) => eprintln!("{} was initialised before; its admin key was shown then", args.data_dir.display()),
+        (None, Form::Text) => eprintln!(
+            "{} was initialised before; its admin key was shown then",
+            args.data_dir.display()
+        ),
         (None, Form::Json) => output::json(&json!({
             "data_dir": args.data_dir, "installation": installation.to_string(), "key": null,
         }))?,

@@ -35,8 +35,17 @@ pub(crate) enum KeyCommand {
 pub(crate) async fn run(command: KeyCommand, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
     let client = Client::new(connection.resolve()?)?;
     let document: Value = match &command {
-        KeyCommand::Create { name, scope, expires_at_ms } => {
-            client.post("/keys", &json!({"name": name, "scope": scope, "expires_at_ms": expires_at_ms})).await?
+        KeyCommand::Create {
+            name,
+            scope,
+            expires_at_ms,
+        } => {
+            client
+                .post(
+                    "/keys",
+                    &json!({"name": name, "scope": scope, "expires_at_ms": expires_at_ms}),
+                )
+                .await?
         }
         KeyCommand::Ls => client.get("/keys").await?,
         KeyCommand::Revoke { id } => client.post(&format!("/keys/{id}:revoke"), &json!({})).await?,
@@ -47,7 +56,9 @@ pub(crate) async fn run(command: KeyCommand, connection: &ConnectionArgs, form: 
     }
     match command {
         KeyCommand::Create { .. } => {
-            let Some(key) = document.get("key").and_then(Value::as_str) else { bail!("the answer holds no key") };
+            let Some(key) = document.get("key").and_then(Value::as_str) else {
+                bail!("the answer holds no key")
+            };
             eprintln!("the key is not shown again:");
             output::line(key)?;
         }
@@ -59,7 +70,14 @@ pub(crate) async fn run(command: KeyCommand, connection: &ConnectionArgs, form: 
                     (Some(at), _) => format!("revoked {}", output::time(at)),
                     (None, at) => time(at),
                 };
-                table.row(vec![key.id, key.name, key.scope.unwrap_or_default(), time(key.created_at_ms), time(key.last_used_at_ms), ends]);
+                table.row(vec![
+                    key.id,
+                    key.name,
+                    key.scope.unwrap_or_default(),
+                    time(key.created_at_ms),
+                    time(key.last_used_at_ms),
+                    ends,
+                ]);
             }
             table.print()?;
         }

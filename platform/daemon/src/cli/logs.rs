@@ -39,7 +39,12 @@ pub(crate) async fn run(args: LogsArgs, connection: &ConnectionArgs) -> Result<E
     };
     let mut wanted = Vec::new();
     for candidate in &workflow.tasks {
-        for key in candidate.steps.iter().filter(|candidate| !candidate.attempts.is_empty() || args.follow).map(|step| &step.key) {
+        for key in candidate
+            .steps
+            .iter()
+            .filter(|candidate| !candidate.attempts.is_empty() || args.follow)
+            .map(|step| &step.key)
+        {
             if task.is_none_or(|task| task == candidate.name) && step.is_none_or(|step| step == key) {
                 wanted.push((candidate.name.clone(), key.clone()));
             }
@@ -70,7 +75,11 @@ async fn print(client: &Client, args: &LogsArgs, task: &str, step: &str) -> Resu
     if let Some(stream) = &args.stream {
         query.append_pair("stream", stream);
     }
-    let path = format!("/workflows/{}/tasks/{task}/steps/{step}/logs?{}", args.workflow, query.finish());
+    let path = format!(
+        "/workflows/{}/tasks/{task}/steps/{step}/logs?{}",
+        args.workflow,
+        query.finish()
+    );
     let mut body = client.open(client.request(Method::GET, &path)).await?.bytes_stream();
     while let Some(chunk) = body.next().await {
         output::raw(&chunk.context("the connection broke; what was printed so far is not all")?)?;

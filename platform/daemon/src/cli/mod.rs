@@ -91,7 +91,11 @@ impl Cli {
     }
 
     pub(crate) async fn run(self) -> Result<Exit> {
-        let Self { connection, form, command } = self;
+        let Self {
+            connection,
+            form,
+            command,
+        } = self;
         match command {
             Command::Dev(args) => targets::dev::run(args).await.map(|()| Exit::Ok),
             Command::Server(args) => targets::server::run(args).await.map(|()| Exit::Ok),

@@ -71,12 +71,20 @@ pub(crate) async fn run(args: NodeArgs, connection: &ConnectionArgs, form: Form)
     let client = Client::new(connection.resolve()?)?;
     let document: Value = match &command {
         NodeCommand::Ls => client.get("/nodes").await?,
-        NodeCommand::Drain { id, undo } => client.post(&format!("/nodes/{id}:drain"), &json!({"drain": !undo})).await?,
+        NodeCommand::Drain { id, undo } => {
+            client
+                .post(&format!("/nodes/{id}:drain"), &json!({"drain": !undo}))
+                .await?
+        }
         NodeCommand::Token(TokenCommand::Create { name, shared }) => {
-            client.post("/node-tokens", &json!({"name": name, "shared": shared})).await?
+            client
+                .post("/node-tokens", &json!({"name": name, "shared": shared}))
+                .await?
         }
         NodeCommand::Token(TokenCommand::Ls) => client.get("/node-tokens").await?,
-        NodeCommand::Token(TokenCommand::Revoke { id }) => client.post(&format!("/node-tokens/{id}:revoke"), &json!({})).await?,
+        NodeCommand::Token(TokenCommand::Revoke { id }) => {
+            client.post(&format!("/node-tokens/{id}:revoke"), &json!({})).await?
+        }
     };
     if form == Form::Json {
         output::json(&document)?;
@@ -86,15 +94,24 @@ pub(crate) async fn run(args: NodeArgs, connection: &ConnectionArgs, form: Form)
         NodeCommand::Ls => nodes(&serde_json::from_value::<List<Node>>(document)?.items)?,
         NodeCommand::Drain { .. } => nodes(&[serde_json::from_value(document)?])?,
         NodeCommand::Token(TokenCommand::Create { .. }) => {
-            let Some(token) = document.get("token").and_then(Value::as_str) else { bail!("the answer holds no token") };
-            eprintln!("join with: gantry node --join http://HOST:7411 --token-file FILE   (the token is not shown again)");
+            let Some(token) = document.get("token").and_then(Value::as_str) else {
+                bail!("the answer holds no token")
+            };
+            eprintln!(
+                "join with: gantry node --join http://HOST:7411 --token-file FILE   (the token is not shown again)"
+            );
             output::line(token)?;
         }
         NodeCommand::Token(TokenCommand::Ls) => {
             let mut table = Table::new(&["ID", "NAME", "CREATED", "REVOKED"]);
             for token in serde_json::from_value::<List<Key>>(document)?.items {
                 let revoked = token.revoked_at_ms.map_or_else(|| "-".to_owned(), output::time);
-                table.row(vec![token.id, token.name, token.created_at_ms.map_or_else(|| "-".to_owned(), output::time), revoked]);
+                table.row(vec![
+                    token.id,
+                    token.name,
+                    token.created_at_ms.map_or_else(|| "-".to_owned(), output::time),
+                    revoked,
+                ]);
             }
             table.print()?;
         }
@@ -106,7 +123,12 @@ pub(crate) async fn run(args: NodeArgs, connection: &ConnectionArgs, form: Form)
 fn nodes(nodes: &[Node]) -> Result<()> {
     let mut table = Table::new(&["ID", "NAME", "STATE", "STEPS", "VERSION", "LABELS"]);
     for node in nodes {
-        let labels = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+        let labels = node
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect::<Vec<_>>()
+            .join(",");
         table.row(vec![
             node.id.clone(),
             node.name.clone(),

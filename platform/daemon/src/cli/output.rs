@@ -38,10 +38,16 @@ pub(crate) fn duration(ms: u64) -> String {
 
 /// Local time to the second.
 pub(crate) fn time(ms: u64) -> String {
-    let Some(timestamp) = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) else {
+    let Some(timestamp) = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+    else {
         return "-".to_owned();
     };
-    timestamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    timestamp
+        .to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S")
+        .to_string()
 }
 
 /// `512 B`, `1.5 MiB`.
@@ -55,7 +61,11 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A state in the colour that it has everywhere.
@@ -64,7 +74,9 @@ pub(crate) fn state(state: &str, stream: Stream) -> String {
         "completed" | "online" => state.if_supports_color(stream, |text| text.green()).to_string(),
         "failed" | "offline" | "degraded" => state.if_supports_color(stream, |text| text.red()).to_string(),
         "cancelled" | "draining" | "lost" => state.if_supports_color(stream, |text| text.yellow()).to_string(),
-        "active" | "in_progress" | "running" | "busy" => state.if_supports_color(stream, |text| text.cyan()).to_string(),
+        "active" | "in_progress" | "running" | "busy" => {
+            state.if_supports_color(stream, |text| text.cyan()).to_string()
+        }
         _ => state.to_owned(),
     }
 }

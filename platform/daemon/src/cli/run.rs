@@ -55,7 +55,11 @@ pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) 
         }
         return Ok(Exit::Ok);
     }
-    let known = if submitted.replayed { " (known by its idempotency key)" } else { "" };
+    let known = if submitted.replayed {
+        " (known by its idempotency key)"
+    } else {
+        ""
+    };
     eprintln!("workflow {}{known}", submitted.id);
     follow::to_end(&client, &submitted.id, args.follow_output).await?;
     finish(&client, &submitted.id, form).await
@@ -79,7 +83,10 @@ async fn finish(client: &Client, id: &str, form: Form) -> Result<Exit> {
 
 fn text(client: &Client, workflow: &Workflow, artifacts: &[model::Artifact]) -> Result<()> {
     let summary = &workflow.summary;
-    let took = summary.ended_at_ms.unwrap_or(summary.created_at_ms).saturating_sub(summary.created_at_ms);
+    let took = summary
+        .ended_at_ms
+        .unwrap_or(summary.created_at_ms)
+        .saturating_sub(summary.created_at_ms);
     let state = output::state(&summary.state, Stream::Stdout);
     output::line(&format!("{} {} in {}", summary.name, state, output::duration(took)))?;
     if let Some(failure) = &summary.failure {
@@ -100,9 +107,18 @@ fn text(client: &Client, workflow: &Workflow, artifacts: &[model::Artifact]) -> 
     if !artifacts.is_empty() {
         output::line("artifacts:")?;
         for artifact in artifacts {
-            output::line(&format!("  {}  {}  ({}/{})", artifact.name, output::size(artifact.size_bytes), artifact.task, artifact.step))?;
+            output::line(&format!(
+                "  {}  {}  ({}/{})",
+                artifact.name,
+                output::size(artifact.size_bytes),
+                artifact.task,
+                artifact.step
+            ))?;
         }
-        output::line(&format!("  get one: gantry artifact get {} {}", summary.id, artifacts[0].name))?;
+        output::line(&format!(
+            "  get one: gantry artifact get {} {}",
+            summary.id, artifacts[0].name
+        ))?;
     }
     output::line(&format!("{}/api/v1/workflows/{}", client.base(), summary.id))
 }
@@ -113,14 +129,20 @@ fn read(file: &PathBuf) -> Result<String> {
     let name = file.display();
     // One byte more than the limit tells a file of the limit from a larger one.
     if file.as_os_str() == "-" {
-        std::io::stdin().take(limit + 1).read_to_end(&mut bytes).context("read stdin")?;
+        std::io::stdin()
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .context("read stdin")?;
     } else {
         std::fs::File::open(file)
             .and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes))
             .with_context(|| format!("read {name}"))?;
     }
     if bytes.len() as u64 > limit {
-        bail!("{name} is larger than the limit of {} for a definition", output::size(limit));
+        bail!(
+            "{name} is larger than the limit of {} for a definition",
+            output::size(limit)
+        );
     }
     String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8 text"))
 }
@@ -141,7 +163,8 @@ fn parameter(text: &str) -> Result<(String, Value)> {
         bail!("`{text}` is not a parameter: write name=value, or name:=json");
     };
     if let Some(name) = name.strip_suffix(':') {
-        let value = serde_json::from_str(value).with_context(|| format!("parameter `{name}`: `{value}` is not JSON"))?;
+        let value =
+            serde_json::from_str(value).with_context(|| format!("parameter `{name}`: `{value}` is not JSON"))?;
         return Ok((name.to_owned(), value));
     }
     Ok((name.to_owned(), Value::String(value.to_owned())))

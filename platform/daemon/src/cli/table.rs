@@ -13,7 +13,10 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(head: &[&'static str]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+        Self {
+            head: head.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -70,6 +73,9 @@ mod tests {
     #[test]
     fn colour_does_not_count_as_width() {
         assert_eq!(visible_width("\u{1b}[32mok\u{1b}[0m"), 2);
-        assert_eq!(aligned(&["\u{1b}[32mok\u{1b}[0m".to_owned(), "x".to_owned()], &[4, 1]), "\u{1b}[32mok\u{1b}[0m    x");
+        assert_eq!(
+            aligned(&["\u{1b}[32mok\u{1b}[0m".to_owned(), "x".to_owned()], &[4, 1]),
+            "\u{1b}[32mok\u{1b}[0m    x"
+        );
     }
 }

@@ -46,7 +46,12 @@ pub(crate) enum WorkflowCommand {
 pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
     let client = Client::new(connection.resolve()?)?;
     match command {
-        WorkflowCommand::Ls { state, name, limit, cursor } => {
+        WorkflowCommand::Ls {
+            state,
+            name,
+            limit,
+            cursor,
+        } => {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &limit.to_string());
             for (key, value) in [("state", state), ("name", name), ("cursor", cursor)] {
@@ -68,7 +73,9 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
             }
         }
         WorkflowCommand::Cancel { id, grace_ms } => {
-            let answer: Value = client.post(&format!("/workflows/{id}:cancel"), &json!({"grace_ms": grace_ms})).await?;
+            let answer: Value = client
+                .post(&format!("/workflows/{id}:cancel"), &json!({"grace_ms": grace_ms}))
+                .await?;
             match form {
                 Form::Json => output::json(&answer)?,
                 Form::Text => output::line(answer.get("state").and_then(Value::as_str).unwrap_or("cancelling"))?,
@@ -81,7 +88,10 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
 fn list(page: &List<Summary>) -> Result<()> {
     let mut table = Table::new(&["ID", "NAME", "STATE", "TASKS", "SUBMITTED", "TOOK"]);
     for summary in &page.items {
-        let took = summary.ended_at_ms.map_or_else(|| "-".to_owned(), |end| output::duration(end.saturating_sub(summary.created_at_ms)));
+        let took = summary.ended_at_ms.map_or_else(
+            || "-".to_owned(),
+            |end| output::duration(end.saturating_sub(summary.created_at_ms)),
+        );
         table.row(vec![
             summary.id.clone(),
             summary.name.clone(),
@@ -100,13 +110,22 @@ fn list(page: &List<Summary>) -> Result<()> {
 
 fn show(workflow: &Workflow) -> Result<()> {
     let summary = &workflow.summary;
-    output::line(&format!("{}  {}  {}", summary.id, summary.name, output::state(&summary.state, Stream::Stdout)))?;
+    output::line(&format!(
+        "{}  {}  {}",
+        summary.id,
+        summary.name,
+        output::state(&summary.state, Stream::Stdout)
+    ))?;
     output::line(&format!("submitted {}", output::time(summary.created_at_ms)))?;
     if let Some(failure) = &summary.failure {
         output::line(&format!("{} ({})", failure.message, failure.code))?;
     }
     for task in &workflow.tasks {
-        output::line(&format!("{}  {}", task.name, output::state(&task.state, Stream::Stdout)))?;
+        output::line(&format!(
+            "{}  {}",
+            task.name,
+            output::state(&task.state, Stream::Stdout)
+        ))?;
         if let Some(waiting) = &task.waiting {
             output::line(&format!("  waits: {waiting}"))?;
         }
@@ -114,13 +133,21 @@ fn show(workflow: &Workflow) -> Result<()> {
             output::line(&format!("  {} ({})", failure.message, failure.code))?;
         }
         for step in &task.steps {
-            output::line(&format!("  {}  {}", step.key, output::state(&step.state, Stream::Stdout)))?;
+            output::line(&format!(
+                "  {}  {}",
+                step.key,
+                output::state(&step.state, Stream::Stdout)
+            ))?;
             for attempt in &step.attempts {
                 let took = match (attempt.started_at_ms, attempt.finished_at_ms) {
                     (Some(start), Some(end)) => format!("  {}", output::duration(end.saturating_sub(start))),
                     _ => String::new(),
                 };
-                output::line(&format!("    attempt {}  {}{took}", attempt.attempt, output::state(&attempt.state, Stream::Stdout)))?;
+                output::line(&format!(
+                    "    attempt {}  {}{took}",
+                    attempt.attempt,
+                    output::state(&attempt.state, Stream::Stdout)
+                ))?;
                 if let Some(failure) = &attempt.failure {
                     output::line(&format!("      {} ({})", failure.message, failure.code))?;
                 }

@@ -37,7 +37,11 @@ struct File {
 impl ConnectionArgs {
     pub(crate) fn resolve(&self) -> Result<Connection> {
         let file = self.read_file()?;
-        let url = self.url.clone().or(file.url).unwrap_or_else(|| "http://127.0.0.1:7410".to_owned());
+        let url = self
+            .url
+            .clone()
+            .or(file.url)
+            .unwrap_or_else(|| "http://127.0.0.1:7410".to_owned());
         let Some(key) = self.key.clone().or(file.key) else {
             bail!(
                 "no API key: set GANTRY_API_KEY, pass --client-config FILE, or write {{\"url\": ..., \"key\": ...}} to ~/.config/gantry/client.json \
@@ -57,7 +61,9 @@ impl ConnectionArgs {
         };
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.client_config.is_none() => Ok(File::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.client_config.is_none() => {
+                Ok(File::default())
+            }
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         }
     }

@@ -47,7 +47,11 @@ pub(crate) fn follow(client: Client, workflow: String, output: bool) -> (mpsc::R
                 }
                 Ok(false) if tell.is_closed() => return,
                 Ok(false) => {}
-                Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.0.status < 500 && refused.0.status != 429) => {
+                Err(error)
+                    if error
+                        .downcast_ref::<Refused>()
+                        .is_some_and(|refused| refused.0.status < 500 && refused.0.status != 429) =>
+                {
                     let _ = tell.send(Told::Refused(error)).await;
                     return;
                 }
@@ -57,7 +61,11 @@ pub(crate) fn follow(client: Client, workflow: String, output: bool) -> (mpsc::R
                     }
                 }
             }
-            backoff = if last_id == before { (backoff * 2).min(BACKOFF_MAX) } else { BACKOFF_FIRST };
+            backoff = if last_id == before {
+                (backoff * 2).min(BACKOFF_MAX)
+            } else {
+                BACKOFF_FIRST
+            };
             tokio::time::sleep(backoff).await;
         }
     });
@@ -65,7 +73,13 @@ pub(crate) fn follow(client: Client, workflow: String, output: bool) -> (mpsc::R
 }
 
 /// One connection. `Ok(true)`: the end event came. `Ok(false)`: it broke or the reader left.
-async fn stream(client: &Client, workflow: &str, output: bool, last_id: &mut Option<String>, tell: &mpsc::Sender<Told>) -> Result<bool> {
+async fn stream(
+    client: &Client,
+    workflow: &str,
+    output: bool,
+    last_id: &mut Option<String>,
+    tell: &mpsc::Sender<Told>,
+) -> Result<bool> {
     let mut request = client
         .request(Method::GET, &format!("/workflows/{workflow}/events?output={output}"))
         .header("accept", "text/event-stream");
@@ -85,7 +99,14 @@ async fn stream(client: &Client, workflow: &str, output: bool, last_id: &mut Opt
             "shutdown" => return Ok(false),
             _ => {
                 let data = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-                if tell.send(Told::Event { kind: event.event, data }).await.is_err() {
+                if tell
+                    .send(Told::Event {
+                        kind: event.event,
+                        data,
+                    })
+                    .await
+                    .is_err()
+                {
                     return Ok(false);
                 }
             }

@@ -37,7 +37,11 @@ impl Client {
             .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("set up the HTTP client")?;
-        Ok(Self { http, base: connection.url.trim_end_matches('/').to_owned(), key: connection.key })
+        Ok(Self {
+            http,
+            base: connection.url.trim_end_matches('/').to_owned(),
+            key: connection.key,
+        })
     }
 
     /// The daemon's address, for people to open.
@@ -46,7 +50,9 @@ impl Client {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}/api/v1{path}", self.base)).bearer_auth(self.key.expose_secret())
+        self.http
+            .request(method, format!("{}/api/v1{path}", self.base))
+            .bearer_auth(self.key.expose_secret())
     }
 
     /// Sends a request that is answered at once.
@@ -60,7 +66,10 @@ impl Client {
     }
 
     async fn checked(&self, request: RequestBuilder) -> Result<Response> {
-        let response = request.send().await.with_context(|| format!("reach {} (is the daemon running?)", self.base))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("reach {} (is the daemon running?)", self.base))?;
         if response.status().is_success() {
             return Ok(response);
         }

@@ -29,11 +29,20 @@ pub(crate) struct Issue {
 
 impl Problem {
     pub(crate) fn bare(status: u16, text: String) -> Self {
-        Self { status, title: format!("the server answered {status}"), detail: text, ..Self::default() }
+        Self {
+            status,
+            title: format!("the server answered {status}"),
+            detail: text,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn in_words(&self) -> String {
-        let mut text = if self.detail.is_empty() { self.title.clone() } else { self.detail.clone() };
+        let mut text = if self.detail.is_empty() {
+            self.title.clone()
+        } else {
+            self.detail.clone()
+        };
         for issue in &self.issues {
             text.push_str("\n  ");
             match (issue.line, issue.column) {

@@ -55,22 +55,39 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) async fn start(args: &CoreArgs, grpc: Option<SocketAddr>) -> Result<Self> {
         let data = DataDir::open(&args.data_dir)?;
-        let directory = Arc::new(SqliteDirectory::open(data.directory()).await.context("open the directory")?);
-        let bootstrap = directory.ensure_bootstrap().await.context("create the first tenant and key")?;
+        let directory = Arc::new(
+            SqliteDirectory::open(data.directory())
+                .await
+                .context("open the directory")?,
+        );
+        let bootstrap = directory
+            .ensure_bootstrap()
+            .await
+            .context("create the first tenant and key")?;
         if let Some(admin) = bootstrap.admin {
             // The one place where a key is printed: there is no other copy.
             println!("first admin key, shown once: {}", admin.token.expose_secret());
         }
         let keyring = FileKeyRing::open_or_create(&data.master_key())?;
-        let options = RocksOptions { partitions: limits::PARTITIONS_DEFAULT };
+        let options = RocksOptions {
+            partitions: limits::PARTITIONS_DEFAULT,
+        };
         let path = data.journal();
-        let store = tokio::task::spawn_blocking(move || RocksStore::open(&path, options)).await?.context("open the journal")?;
+        let store = tokio::task::spawn_blocking(move || RocksStore::open(&path, options))
+            .await?
+            .context("open the journal")?;
         let segments = Arc::new(SegmentStore::open(&data.segments()).context("open the output segments")?);
         let blobs = Arc::new(BlobStore::local(&data.blobs()).context("open the blob store")?);
 
         let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::default());
-        let coordinator = Coordinator::new(CoordinatorConfig { heartbeat_ms: args.lease_ms / 6, lease_ms: args.lease_ms });
-        let settings = Settings { lease_ms: args.lease_ms, ..Settings::default() };
+        let coordinator = Coordinator::new(CoordinatorConfig {
+            heartbeat_ms: args.lease_ms / 6,
+            lease_ms: args.lease_ms,
+        });
+        let settings = Settings {
+            lease_ms: args.lease_ms,
+            ..Settings::default()
+        };
         let parts = Parts {
             store: Arc::new(store),
             keyring: Arc::new(keyring),
@@ -80,7 +97,10 @@ impl Core {
             observer: Arc::new(BusObserver(Arc::clone(&bus))),
             clock: Arc::new(SystemClock),
         };
-        let config = EngineConfig { partitions: limits::PARTITIONS_DEFAULT, settings };
+        let config = EngineConfig {
+            partitions: limits::PARTITIONS_DEFAULT,
+            settings,
+        };
         let engine = Engine::start(config, parts).await.context("start the engine")?;
         coordinator.attach(Arc::clone(&engine) as _);
 
@@ -100,7 +120,9 @@ impl Core {
     }
 
     async fn listen(&mut self, bus: Arc<dyn EventBus>) -> Result<()> {
-        let listener = TcpListener::bind(self.http).await.with_context(|| format!("listen on {}", self.http))?;
+        let listener = TcpListener::bind(self.http)
+            .await
+            .with_context(|| format!("listen on {}", self.http))?;
         self.http = listener.local_addr()?;
         let gateway = Gateway {
             backend: Arc::clone(&self.engine) as _,
@@ -112,11 +134,15 @@ impl Core {
         let failed = self.failed.clone().drop_guard();
         self.listeners.spawn(async move {
             let _failed = failed;
-            gantry_gateway::serve(listener, gateway, stop).await.context("serve the API")
+            gantry_gateway::serve(listener, gateway, stop)
+                .await
+                .context("serve the API")
         });
 
         if let Some(address) = self.grpc {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("listen on {address}"))?;
             self.grpc = Some(listener.local_addr()?);
             let service = NodeServer::service(Arc::clone(&self.coordinator), Arc::clone(&self.directory) as _);
             let stop = self.stop.clone();

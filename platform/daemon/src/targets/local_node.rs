@@ -57,7 +57,12 @@ impl LocalNode {
 }
 
 /// Starts a node on `state_dir`. A Docker that does not answer is no reason to fail: the node says so and takes no work until it does.
-pub(crate) async fn start(args: &HostArgs, state_dir: &Path, installation: &str, uplink: Arc<dyn Uplink>) -> Result<LocalNode> {
+pub(crate) async fn start(
+    args: &HostArgs,
+    state_dir: &Path,
+    installation: &str,
+    uplink: Arc<dyn Uplink>,
+) -> Result<LocalNode> {
     if !rustix::process::geteuid().is_root() {
         bail!("a node must run as root: it mounts workspaces and gives each step a user of its own");
     }
@@ -82,7 +87,9 @@ pub(crate) async fn start(args: &HostArgs, state_dir: &Path, installation: &str,
         };
     }
     config.allow_paths.clone_from(&args.allow_paths);
-    let node = Node::start(config, Arc::clone(&fleet) as _, uplink).await.context("start the node")?;
+    let node = Node::start(config, Arc::clone(&fleet) as _, uplink)
+        .await
+        .context("start the node")?;
     Ok(LocalNode { node, fleet })
 }
 
@@ -91,7 +98,10 @@ fn name(args: &HostArgs) -> Result<String> {
         return Ok(name.clone());
     }
     let uname = rustix::system::uname();
-    let name = uname.nodename().to_str().context("the host name is not UTF-8; give --name")?;
+    let name = uname
+        .nodename()
+        .to_str()
+        .context("the host name is not UTF-8; give --name")?;
     Ok(name.to_owned())
 }
 
@@ -104,5 +114,8 @@ fn supervisor(args: &HostArgs) -> Result<PathBuf> {
     if beside.is_file() {
         return Ok(beside);
     }
-    bail!("{} does not exist: build it with deploy/lib/build.sh, or give --supervisor FILE", beside.display());
+    bail!(
+        "{} does not exist: build it with deploy/lib/build.sh, or give --supervisor FILE",
+        beside.display()
+    );
 }

@@ -22,7 +22,11 @@ impl LocalUplink {
 }
 
 fn refused(refusal: Refusal) -> UplinkError {
-    UplinkError::Refused(Fault { code: refusal.code.as_str().to_owned(), message: refusal.message, hint: refusal.hint })
+    UplinkError::Refused(Fault {
+        code: refusal.code.as_str().to_owned(),
+        message: refusal.message,
+        hint: refusal.hint,
+    })
 }
 
 #[async_trait]
@@ -32,12 +36,27 @@ impl Uplink for LocalUplink {
     }
 
     async fn put_artifact(&self, header: ArtifactHeader, data: ByteStream) -> Result<Artifact, UplinkError> {
-        let ArtifactHeader { assignee, name, content_type, node } = header;
-        self.engine.put_artifact(node, assignee, name, content_type, data).await.map_err(refused)
+        let ArtifactHeader {
+            assignee,
+            name,
+            content_type,
+            node,
+        } = header;
+        self.engine
+            .put_artifact(node, assignee, name, content_type, data)
+            .await
+            .map_err(refused)
     }
 
     async fn get_artifact(&self, request: GetArtifactRequest) -> Result<ByteStream, UplinkError> {
-        let GetArtifactRequest { assignee, artifact, node } = request;
-        self.engine.get_artifact(node, assignee, artifact).await.map_err(refused)
+        let GetArtifactRequest {
+            assignee,
+            artifact,
+            node,
+        } = request;
+        self.engine
+            .get_artifact(node, assignee, artifact)
+            .await
+            .map_err(refused)
     }
 }

@@ -2,8 +2,8 @@
 
 mod core;
 pub(crate) mod dev;
-mod local_uplink;
 mod local_node;
+mod local_uplink;
 pub(crate) mod node;
 pub(crate) mod server;
 mod signals;

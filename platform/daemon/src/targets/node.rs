@@ -42,7 +42,8 @@ pub(crate) async fn run(args: JoinArgs) -> Result<()> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => SecretString::from(token.clone()),
         (None, Some(file)) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("read the node token from {}", file.display()))?;
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("read the node token from {}", file.display()))?;
             SecretString::from(text.trim().to_owned())
         }
         (None, None) => bail!("a node token is needed: `gantry node token create NAME` on the server makes one"),

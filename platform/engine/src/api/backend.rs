@@ -73,7 +73,12 @@ impl Refusal {
     /// A refusal without places or hint.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, issues: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            issues: Vec::new(),
+        }
     }
 
     /// Adds what to do about it.
@@ -121,11 +126,20 @@ pub trait Backend: Send + Sync + 'static {
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 
     /// Checks a definition (and parameters, when given) without starting anything.
-    async fn validate(&self, source: Bytes, parameters: Option<serde_json::Map<String, serde_json::Value>>) -> Result<(), Refusal>;
+    async fn validate(
+        &self,
+        source: Bytes,
+        parameters: Option<serde_json::Map<String, serde_json::Value>>,
+    ) -> Result<(), Refusal>;
 
     /// Asks a workflow to end: running steps get a polite signal, then SIGKILL after `grace_ms`. Idempotent; [`ErrorCode::Conflict`] when it has ended
     /// otherwise.
-    async fn cancel(&self, caller: Caller, workflow: WorkflowId, grace_ms: Option<u64>) -> Result<WorkflowState, Refusal>;
+    async fn cancel(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        grace_ms: Option<u64>,
+    ) -> Result<WorkflowState, Refusal>;
 
     /// One workflow with tasks, steps and attempts.
     async fn workflow(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WorkflowView, Refusal>;
@@ -137,13 +151,25 @@ pub trait Backend: Send + Sync + 'static {
     async fn source(&self, tenant: TenantId, workflow: WorkflowId) -> Result<Bytes, Refusal>;
 
     /// Journal records of one workflow after position `after` (0: from the first), in order, at most `limit`.
-    async fn events(&self, tenant: TenantId, workflow: WorkflowId, after: u64, limit: usize) -> Result<Vec<EventView>, Refusal>;
+    async fn events(
+        &self,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<EventView>, Refusal>;
 
     /// Output of one step attempt after chunk `after` (0: from the first byte), at most `max_bytes` but at least one chunk if there is one.
     async fn output(&self, stream: StreamKey, after: u64, max_bytes: usize) -> Result<OutputPage, Refusal>;
 
     /// Opens an artifact; `range` in bytes.
-    async fn artifact(&self, tenant: TenantId, workflow: WorkflowId, artifact: ArtifactId, range: Option<std::ops::Range<u64>>) -> Result<ArtifactBody, Refusal>;
+    async fn artifact(
+        &self,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        artifact: ArtifactId,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<ArtifactBody, Refusal>;
 
     /// Nodes that serve the tenant.
     async fn nodes(&self, tenant: TenantId) -> Result<Vec<NodeView>, Refusal>;

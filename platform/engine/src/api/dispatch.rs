@@ -39,7 +39,7 @@ pub struct Candidate {
 #[derive(Debug, Clone)]
 pub enum Order {
     /// Start a step attempt.
-    Assign(NodeId, Assignment),
+    Assign(NodeId, Box<Assignment>),
     /// End a step attempt.
     Cancel(NodeId, CancelStep),
     /// These tasks' workspaces are needed no more.

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use gantry_proto::v1::{Artifact, Assignee, Fault, HeldVerdict, NodeHealth, ProcessOutput, Register, StepResult, StepStarted};
-use gantry_proto::{ArtifactId, NodeId, PartitionId};
+use gantry_proto::v1::{
+    Artifact, Assignee, Fault, HeldVerdict, NodeHealth, ProcessOutput, Register, StepResult, StepStarted,
+};
+use gantry_proto::{ArtifactId, NodeId, PartitionId, TaskId};
 
 use super::backend::Refusal;
 use super::dispatch::Serves;
@@ -26,11 +28,20 @@ pub enum Departure {
     Offline,
 }
 
+/// What the engine says to a node that connected.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Registration {
+    /// One per step that the node holds.
+    pub verdicts: Vec<HeldVerdict>,
+    /// Workspaces that it keeps and nobody needs any more.
+    pub release: Vec<TaskId>,
+}
+
 /// What the coordinator calls.
 #[async_trait::async_trait]
 pub trait NodePort: Send + Sync + 'static {
     /// A node connected. Verdicts are for `register.holding`; steps that it was believed to hold and does not name are lost.
-    async fn register(&self, serves: Serves, register: Register) -> Result<Vec<HeldVerdict>, Refusal>;
+    async fn register(&self, serves: Serves, register: Register) -> Result<Registration, Refusal>;
 
     /// A node's stream ended.
     async fn departed(&self, node: NodeId, departure: Departure) -> Result<(), Refusal>;
@@ -45,7 +56,12 @@ pub trait NodePort: Send + Sync + 'static {
     async fn started(&self, node: NodeId, started: StepStarted) -> Result<Verdict, Refusal>;
 
     /// Output of a step attempt. Returns the highest durable sequence.
-    async fn output(&self, node: NodeId, assignee: Assignee, chunks: Vec<ProcessOutput>) -> Result<(Verdict, u64), Refusal>;
+    async fn output(
+        &self,
+        node: NodeId,
+        assignee: Assignee,
+        chunks: Vec<ProcessOutput>,
+    ) -> Result<(Verdict, u64), Refusal>;
 
     /// Content of the progress file; shown live, not journaled.
     async fn progress(&self, node: NodeId, assignee: Assignee, content: Bytes) -> Result<Verdict, Refusal>;
@@ -60,10 +76,22 @@ pub trait NodePort: Send + Sync + 'static {
     async fn dropped(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal>;
 
     /// Stores an artifact under a live lease.
-    async fn put_artifact(&self, node: NodeId, assignee: Assignee, name: String, content_type: Option<String>, data: BoxStream<'static, std::io::Result<Bytes>>) -> Result<Artifact, Refusal>;
+    async fn put_artifact(
+        &self,
+        node: NodeId,
+        assignee: Assignee,
+        name: String,
+        content_type: Option<String>,
+        data: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<Artifact, Refusal>;
 
     /// Reads an artifact that an assignment names as input.
-    async fn get_artifact(&self, node: NodeId, assignee: Assignee, artifact: ArtifactId) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Refusal>;
+    async fn get_artifact(
+        &self,
+        node: NodeId,
+        assignee: Assignee,
+        artifact: ArtifactId,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Refusal>;
 
     /// Credits are free: these partitions asked for some.
     fn wake(&self, partitions: &[PartitionId]);

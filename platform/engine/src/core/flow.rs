@@ -144,13 +144,13 @@ impl Batching<'_> {
         let settings = self.state.settings;
         self.orders.push(Order::Assign(
             holder,
-            v1::Assignment {
+            Box::new(v1::Assignment {
                 assignee,
                 plan,
                 plan_digest,
                 lease_ms: settings.lease_ms,
                 deadman_ms: settings.deadman_ms,
-            },
+            }),
         ));
         Ok(())
     }

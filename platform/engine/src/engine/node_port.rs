@@ -8,12 +8,12 @@ use futures_util::stream::BoxStream;
 use gantry_proto::v1::{
     Artifact, Assignee, Fault, HeldVerdict, NodeHealth, ProcessOutput, Register, StepResult, StepStarted,
 };
-use gantry_proto::{ArtifactId, ErrorCode, NodeId, PartitionId, limits};
+use gantry_proto::{ArtifactId, ErrorCode, NodeId, PartitionId, TaskId, limits};
 use tokio::sync::oneshot;
 
 use super::content::stream_of;
 use super::{Engine, Seen, stopped, unexpected, unreadable};
-use crate::api::{Departure, NodePort, Refusal, Serves, Verdict};
+use crate::api::{Departure, NodePort, Refusal, Registration, Serves, Verdict};
 use crate::core::commands::{
     self, AssignmentRefused, Dropped, NodeDeparted, NodeRegister, Reconcile, StepFinished, reported_in,
 };
@@ -58,7 +58,7 @@ impl Engine {
 
 #[async_trait::async_trait]
 impl NodePort for Engine {
-    async fn register(&self, serves: Serves, register: Register) -> Result<Vec<HeldVerdict>, Refusal> {
+    async fn register(&self, serves: Serves, register: Register) -> Result<Registration, Refusal> {
         let node = register.node;
         if node.is_nil() || register.name.len() > limits::NAME_BYTES_MAX {
             return Err(Refusal::new(
@@ -68,22 +68,42 @@ impl NodePort for Engine {
         }
         self.see(node, register.health.as_ref());
         let held: Vec<Assignee> = register.holding.iter().map(|held| held.assignee.clone()).collect();
-        let mut by_partition: BTreeMap<PartitionId, Vec<Assignee>> =
-            self.all_partitions().map(|partition| (partition, Vec::new())).collect();
+        let mut by_partition: BTreeMap<PartitionId, (Vec<Assignee>, Vec<TaskId>)> = self
+            .all_partitions()
+            .map(|partition| (partition, Default::default()))
+            .collect();
         for assignee in &held {
             // Ids of another installation have no partition here, and are refused below.
-            if let Some(of) = by_partition.get_mut(&assignee.workflow.partition()) {
-                of.push(assignee.clone());
+            if let Some((holding, _)) = by_partition.get_mut(&assignee.workflow.partition()) {
+                holding.push(assignee.clone());
+            }
+        }
+        for task in &register.workspaces {
+            if let Some((_, workspaces)) = by_partition.get_mut(&task.partition()) {
+                workspaces.push(*task);
             }
         }
         self.call(self.home_of(node), NodeRegister { serves, register }).await?;
-        let asked = by_partition.into_iter().map(|(partition, holding)| async move {
-            match self.call(partition, Reconcile { node, holding }).await? {
-                Reply::Held(verdicts) => Ok::<_, Refusal>(verdicts),
-                other => Err(unexpected(&other)),
-            }
-        });
-        let answers: Vec<HeldVerdict> = try_join_all(asked).await?.into_iter().flatten().collect();
+        let asked = by_partition
+            .into_iter()
+            .map(|(partition, (holding, workspaces))| async move {
+                match self
+                    .call(
+                        partition,
+                        Reconcile {
+                            node,
+                            holding,
+                            workspaces,
+                        },
+                    )
+                    .await?
+                {
+                    Reply::Held { verdicts, release } => Ok::<_, Refusal>((verdicts, release)),
+                    other => Err(unexpected(&other)),
+                }
+            });
+        let (answers, release): (Vec<_>, Vec<_>) = try_join_all(asked).await?.into_iter().unzip();
+        let answers: Vec<HeldVerdict> = answers.into_iter().flatten().collect();
         let mut verdicts = Vec::with_capacity(held.len());
         for assignee in held {
             let found = answers.iter().find(|answer| answer.assignee == assignee);
@@ -106,7 +126,10 @@ impl NodePort for Engine {
             verdicts.push(verdict);
         }
         self.wake_all();
-        Ok(verdicts)
+        Ok(Registration {
+            verdicts,
+            release: release.concat(),
+        })
     }
 
     async fn departed(&self, node: NodeId, departure: Departure) -> Result<(), Refusal> {

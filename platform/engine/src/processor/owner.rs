@@ -24,8 +24,6 @@ const LAZY_MAX: usize = 1_024;
 const TICK_MS: u64 = 1_000;
 /// Later than planned by so much: the process was stopped or the disk hung, and every lease starts anew.
 const STALL_MS: u64 = 3_000;
-/// While tasks are ready and none of the free nodes fits, credits are looked at so often.
-const RETRY_PLACEMENT_MS: u64 = 1_000;
 /// Longest sleep: bounds the error when the wall clock jumps.
 const SLEEP_MS_MAX: u64 = 60_000;
 
@@ -146,11 +144,7 @@ impl<'a> Owner<'a> {
             .map(|due| now + Duration::from_millis(due.saturating_sub(now_ms).clamp(1, SLEEP_MS_MAX)));
         let lazy = self.lazy_since.map(|since| since + Duration::from_millis(LAZY_MS));
         let tick = (!self.leases.is_empty()).then(|| now + Duration::from_millis(TICK_MS));
-        let placement = self.unplaced.then(|| now + Duration::from_millis(RETRY_PLACEMENT_MS));
-        [timer, lazy, tick, placement, self.leases.next()]
-            .into_iter()
-            .flatten()
-            .min()
+        [timer, lazy, tick, self.leases.next()].into_iter().flatten().min()
     }
 
     /// Takes a message in. What needs no batch is answered at once.

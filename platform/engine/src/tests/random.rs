@@ -331,7 +331,7 @@ impl Walk {
             self.table.batch(commands, &credits, Fate::Done);
             for order in std::mem::take(&mut self.table.orders) {
                 if let Order::Assign(node, assignment) = order {
-                    self.held.push((node, assignment));
+                    self.held.push((node, *assignment));
                 }
             }
         }

@@ -367,7 +367,7 @@ fn reconciliation_keeps_what_is_live_and_what_was_reported() {
     stale.fence -= 1;
     let holding = vec![first.1.assignee.clone(), second.1.assignee.clone(), stale];
     let replies = table.batch(vec![reconcile(node_id(1), holding).into()], &[], Fate::Done);
-    let Ok(Reply::Held(verdicts)) = &replies[0] else {
+    let Ok(Reply::Held { verdicts, .. }) = &replies[0] else {
         panic!("{replies:?}")
     };
     assert_eq!(

@@ -138,7 +138,7 @@ impl Table {
         let mut taken = Vec::new();
         self.orders.retain(|order| match order {
             Order::Assign(node, assignment) => {
-                taken.push((*node, assignment.clone()));
+                taken.push((*node, (**assignment).clone()));
                 false
             }
             _ => true,
@@ -263,7 +263,11 @@ pub(super) fn dropped((node, assignment): &(NodeId, Assignment)) -> Dropped {
 }
 
 pub(super) fn reconcile(node: NodeId, holding: Vec<Assignee>) -> Reconcile {
-    Reconcile { node, holding }
+    Reconcile {
+        node,
+        holding,
+        workspaces: Vec::new(),
+    }
 }
 
 pub(super) fn failed() -> gantry_proto::v1::StepResult {

@@ -115,7 +115,7 @@ impl Dispatcher for Desk {
         let mut inner = self.inner.lock();
         for order in orders {
             match order {
-                Order::Assign(node, assignment) => inner.assignments.push_back((node, assignment)),
+                Order::Assign(node, assignment) => inner.assignments.push_back((node, *assignment)),
                 Order::Cancel(node, cancel) => inner.cancels.push_back((node, cancel)),
                 Order::Release(node, tasks) => inner.released.push((node, tasks)),
             }

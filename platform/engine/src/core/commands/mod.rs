@@ -15,7 +15,7 @@ mod submit;
 mod timer_due;
 
 use gantry_proto::v1::{Assignee, HeldVerdict};
-use gantry_proto::{ErrorCode, NodeId, WorkflowId};
+use gantry_proto::{ErrorCode, NodeId, TaskId, WorkflowId};
 
 pub use assignment_refused::AssignmentRefused;
 pub use cancel::Cancel;
@@ -66,7 +66,12 @@ pub enum Reply {
     /// To messages about an assignment.
     Verdict(Verdict),
     /// To [`Reconcile`].
-    Held(Vec<HeldVerdict>),
+    Held {
+        /// One per assignment that the node named.
+        verdicts: Vec<HeldVerdict>,
+        /// Workspaces that it may remove.
+        release: Vec<TaskId>,
+    },
     /// To everything that is only done.
     Done,
 }

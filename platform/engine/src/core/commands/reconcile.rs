@@ -1,7 +1,9 @@
 //! A node that connected says what it holds of this partition's work: each is kept or refused, and what it does not name is lost.
 
-use gantry_proto::NodeId;
+use std::collections::BTreeSet;
+
 use gantry_proto::v1::{Assignee, HeldVerdict, LeaseEnd};
+use gantry_proto::{NodeId, TaskId};
 
 use super::{Outcome, Reply, live, reported};
 use crate::core::decide::{Batching, Inputs};
@@ -14,6 +16,8 @@ pub struct Reconcile {
     pub node: NodeId,
     /// What it holds of this partition.
     pub holding: Vec<Assignee>,
+    /// Tasks of this partition whose workspaces it keeps.
+    pub workspaces: Vec<TaskId>,
 }
 
 impl Reconcile {
@@ -42,6 +46,19 @@ impl Reconcile {
         for task in held.into_iter().filter(|task| !kept.contains(task)) {
             batch.lose(task, LeaseEnd::Lost, "its node came back without it")?;
         }
-        Ok(Ok(Reply::Held(verdicts)))
+        // An order to release may have been lost with a process: what no active workflow names is needed no more.
+        let active: BTreeSet<TaskId> = batch
+            .state
+            .workflows
+            .values()
+            .flat_map(|workflow| &workflow.tasks)
+            .map(|task| task.row.id)
+            .collect();
+        let release = self
+            .workspaces
+            .into_iter()
+            .filter(|task| !active.contains(task))
+            .collect();
+        Ok(Ok(Reply::Held { verdicts, release }))
     }
 }
