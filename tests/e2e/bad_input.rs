@@ -55,6 +55,16 @@ async fn definitions_that_are_wrong_are_refused_with_their_place() -> Result<()>
             Some(5),
         ),
         (
+            "git transport that runs commands",
+            "name: x\ntasks:\n  a:\n    workspace: { git: \"ext::sh -c id\" }\n    run: \"true\"\n",
+            Some(4),
+        ),
+        (
+            "local files as a remote",
+            "name: x\ntasks:\n  a:\n    workspace: { git: \"file:///etc\" }\n    run: \"true\"\n",
+            Some(4),
+        ),
+        (
             "billion laughs",
             "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
           e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n",
@@ -170,16 +180,6 @@ async fn steps_that_cannot_work_fail_with_the_code_that_says_why() -> Result<()>
         (
             "path outside the allow-list",
             r#"{"name":"x","tasks":{"t":{"workspace":{"path":"/etc"},"run":"true"}}}"#,
-            "workspace-refused",
-        ),
-        (
-            "git transport that runs commands",
-            r#"{"name":"x","tasks":{"t":{"workspace":{"git":"ext::sh -c id"},"run":"true"}}}"#,
-            "workspace-refused",
-        ),
-        (
-            "local files as a remote",
-            r#"{"name":"x","tasks":{"t":{"workspace":{"git":"file:///etc"},"run":"true"}}}"#,
             "workspace-refused",
         ),
         (

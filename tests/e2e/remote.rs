@@ -17,9 +17,10 @@ use crate::SOON;
 async fn serve(directory: &Path) -> Result<(Child, String)> {
     // git daemon cannot choose a port itself; nobody else takes this one in the meantime, as ports are handed out in turn.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let daemon = Command::new("git")
+    // Not through `git`, which would put a process of its own between us and the daemon.
+    let programs = git(directory, &["--exec-path"]).await?;
+    let daemon = Command::new(Path::new(programs.trim()).join("git-daemon"))
         .args([
-            "daemon",
             "--export-all",
             "--reuseaddr",
             "--listen=127.0.0.1",
@@ -114,10 +115,13 @@ async fn a_hostile_repository_runs_nothing_on_the_node() -> Result<()> {
             git(&remote, &["config", "filter.evil.smudge", &run]).await?;
             std::fs::write(remote.join(".git/hooks/post-checkout"), format!("#!/bin/sh\n{run}\n"))?;
             let (_daemon, url) = serve(&served).await?;
-            world
-                .api
-                .complete(&definition(None), json!({ "url": url }), SOON)
-                .await?;
+            // Refused or checked out, but nothing of it runs.
+            let id = world.api.submit(&definition(None), json!({ "url": url })).await?;
+            let workflow = world.api.ended(&id, SOON).await?;
+            assert!(
+                workflow.state == "completed" || workflow.codes().contains(&"workspace-fetch-failed"),
+                "{workflow:#?}"
+            );
             assert!(!canary.exists(), "something of the repository ran on the node");
             Ok(())
         })

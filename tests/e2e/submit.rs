@@ -91,8 +91,10 @@ outputs:
             assert_eq!(world.api.log(&workflow.id, "first", "speak", 1, "stderr").await?, "to stderr\n");
 
             let missing = world.api.try_submit(definition, json!({}), None).await?;
-            assert_eq!((missing.status.as_u16(), missing.problem_code()?.as_str()), (422, "invalid-parameters"));
-            let wrong = world.api.try_submit(definition, json!({ "greeting": 1 }), None).await?;
+            assert_eq!(missing.status, 422, "a parameter without default is required");
+            assert_eq!(missing.problem_code()?, "invalid-parameters");
+            let wrong = world.api.try_submit(definition, json!({ "greeting": ["good", "day"] }), None).await?;
+            assert_eq!(wrong.status, 422, "a list is no string");
             assert_eq!(wrong.problem_code()?, "invalid-parameters");
             Ok(())
         })

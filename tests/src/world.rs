@@ -215,12 +215,6 @@ impl World {
         &self.root
     }
 
-    /// Where nodes dial.
-    #[must_use]
-    pub fn grpc_url(&self) -> String {
-        format!("http://{}", self.grpc)
-    }
-
     /// Runs the command line client with the admin key.
     pub async fn cli(&self, arguments: &[&str]) -> Result<cli::Output> {
         cli::gantry(Some((&self.api.url, &self.api.key)), &self.root, arguments).await
@@ -263,25 +257,30 @@ impl World {
 
     /// Starts the node (again) on the same state directory.
     pub async fn start_node(&self) -> Result<()> {
-        let mut arguments = words(&["node", "--name", "test-node", "--join"]);
-        arguments.push(self.grpc_url().into());
-        arguments.extend(words(&[
-            "--token",
-            &self.node_token,
-            "--installation",
-            &self.installation,
-            "--state-dir",
-        ]));
-        arguments.push(self.root.join("node").into());
-        arguments.extend(self.node_arguments());
-        let process = Process::start(
-            &paths::gantry()?,
-            &arguments,
-            &environment()?,
-            &self.root.join("node.log"),
-        )?;
+        let process = self.spawn_node("node", "test-node", &self.node_token, &self.root.join("node.log"))?;
         *self.node.lock().await = Some(process);
         Ok(())
+    }
+
+    /// Starts another node that shows `token`; its output goes to `log`.
+    pub fn start_intruder(&self, token: &str, log: &Path) -> Result<Process> {
+        self.spawn_node("intruder", "intruder", token, log)
+    }
+
+    fn spawn_node(&self, state: &str, name: &str, token: &str, log: &Path) -> Result<Process> {
+        let mut arguments = words(&[
+            "node",
+            "--name",
+            name,
+            "--join",
+            &format!("http://{}", self.grpc),
+            "--token",
+            token,
+        ]);
+        arguments.extend(words(&["--installation", &self.installation, "--state-dir"]));
+        arguments.push(self.root.join(state).into());
+        arguments.extend(self.node_arguments());
+        Process::start(&paths::gantry()?, &arguments, &environment()?, log)
     }
 
     /// Waits until the one node is in one of these states.
