@@ -18,6 +18,8 @@ use crate::SOON;
 
 const KILLS: usize = 40;
 const RUNNING_AT_LEAST: usize = 15;
+/// A container may end by itself before its killer comes; then the moment is tried again.
+const TRIES_MAX: u32 = 3;
 
 /// Who dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,7 @@ fn plan(seed: &mut Seed, count: usize) -> Vec<Kill> {
         .take(count)
         .map(|&(victim, moment)| {
             let spread = if moment == Running {
-                Duration::from_millis(1_200)
+                Duration::from_millis(700)
             } else {
                 Duration::from_millis(150)
             };
@@ -173,10 +175,17 @@ async fn every_workflow_completes_whoever_is_killed_and_whenever() -> Result<()>
             let definition = definition(&tree);
             let mut workflows = Vec::new();
             for (number, kill) in kills.iter().enumerate() {
-                let id = round(world, &definition, number, *kill)
-                    .await
-                    .with_context(|| format!("kill {number}: {kill:?}"))?;
-                workflows.push(world.api.workflow(&id).await?);
+                for attempt in 1..=TRIES_MAX {
+                    let key = format!("kill-{number}-{attempt}");
+                    let (id, hit) = round(world, &definition, &key, *kill)
+                        .await
+                        .with_context(|| format!("kill {number}: {kill:?}"))?;
+                    workflows.push(world.api.workflow(&id).await?);
+                    if hit {
+                        break;
+                    }
+                    ensure!(attempt < TRIES_MAX, "kill {number} always came too late: {kill:?}");
+                }
             }
             for workflow in &workflows {
                 no_step_ran_again(world, workflow)
@@ -189,35 +198,33 @@ async fn every_workflow_completes_whoever_is_killed_and_whenever() -> Result<()>
         .await
 }
 
-/// One workflow, one kill, and its end.
-async fn round(world: &World, definition: &str, number: usize, kill: Kill) -> Result<String> {
-    let events = world.docker_events();
-    let mark = events.mark();
-    let key = format!("round-{number}");
-    let submit = async || accepted(&world.api.try_submit(definition, json!({}), Some(&key)).await?);
+/// One workflow, one kill, and its end: its id, and whether the victim still lived.
+async fn round(world: &World, definition: &str, key: &str, kill: Kill) -> Result<(String, bool)> {
+    let mark = world.docker_events().mark();
+    let submit = async || accepted(&world.api.try_submit(definition, json!({}), Some(key)).await?);
 
-    let id = if kill.moment == Moment::Commit {
+    let (id, hit) = if kill.moment == Moment::Commit {
         // The answer may be lost with the daemon: the key makes it safe to ask again.
         let (first, killed) = tokio::join!(submit(), strike(world, kill, None));
-        killed?;
+        let hit = killed?;
         match first {
             Ok(id) => {
                 ensure!(submit().await? == id, "an acknowledged submission was forgotten");
-                id
+                (id, hit)
             }
-            Err(_) => submit().await?,
+            Err(_) => (submit().await?, hit),
         }
     } else {
         let id = submit().await?;
         let container = moment(world, &id, mark, kill.moment).await?;
-        strike(world, kill, container.as_deref()).await?;
-        id
+        let hit = strike(world, kill, container.as_deref()).await?;
+        (id, hit)
     };
     let workflow = world.api.ended(&id, SOON).await?;
     if workflow.state != "completed" {
         bail!("the workflow {} instead of completing: {workflow:#?}", workflow.state);
     }
-    Ok(id)
+    Ok((id, hit))
 }
 
 /// Waits until the moment is there; the container that it is about.
@@ -247,33 +254,32 @@ async fn moment(world: &World, id: &str, mark: usize, moment: Moment) -> Result<
     }
 }
 
-/// Kills the victim, and starts again what is ours to start.
-async fn strike(world: &World, kill: Kill, container: Option<&str>) -> Result<()> {
+/// Kills the victim, and starts again what is ours to start. False: a container had ended by itself before.
+async fn strike(world: &World, kill: Kill, container: Option<&str>) -> Result<bool> {
     // Not a wait for something to be done: the random part of the moment.
     tokio::time::sleep(kill.after).await;
     match kill.victim {
         Victim::Daemon => {
             world.kill_server().await?;
-            world.restart_server().await
+            world.restart_server().await?;
         }
         Victim::Node => {
             world.kill_node().await?;
-            world.start_node().await
+            world.start_node().await?;
         }
         Victim::Supervisor | Victim::Container => {
             let container = container.context("this moment has a container")?;
-            let killed = if kill.victim == Victim::Supervisor {
-                docker::kill_supervisor(container).await
-            } else {
-                docker::kill_container(container).await
+            let killed = match kill.victim {
+                Victim::Supervisor => docker::kill_supervisor(container).await,
+                _ => docker::kill_container(container).await,
             };
-            // The step may have ended in the meantime, and the container with it: then there is nothing to kill, and the round still counts.
-            killed.or_else(|error| {
-                eprintln!("{kill:?}: {error:#}");
-                Ok(())
-            })
+            if let Err(error) = killed {
+                eprintln!("too late, trying again: {kill:?}: {error:#}");
+                return Ok(false);
+            }
         }
     }
+    Ok(true)
 }
 
 /// From the journal and from the stored output: one completed attempt for each step, the last one; those before it were lost; each process began once.

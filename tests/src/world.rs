@@ -101,11 +101,11 @@ impl Scenario {
             .unwrap_or_else(|panic| Err(anyhow!("{}", panic_text(&*panic))));
         let outcome = match outcome {
             Ok(()) => world.take_down().await.context("after the scenario"),
-            failed => {
-                world.abandon().await;
-                failed
-            }
+            failed => failed,
         };
+        if outcome.is_err() {
+            world.abandon().await;
+        }
         match &outcome {
             Ok(()) => std::fs::remove_dir_all(&root)?,
             Err(_) => keep_logs(&root, name),
