@@ -68,8 +68,8 @@ pub(crate) fn spawn(start: &StartProcess, identity: &Identity) -> Result<Started
     let program = command::resolve(name, &env, &cwd, identity)?;
     inject(start, identity)?;
 
-    let (stdout, stdout_child) = pipe()?;
-    let (stderr, stderr_child) = pipe()?;
+    let (stdout, stdout_child) = pipe(identity)?;
+    let (stderr, stderr_child) = pipe(identity)?;
     let null = File::open("/dev/null").map_err(|source| StartError::Setup {
         what: "open /dev/null",
         source,
@@ -131,10 +131,11 @@ fn inject(start: &StartProcess, identity: &Identity) -> Result<(), StartError> {
         })?
 }
 
-/// A pipe whose read end is ours, not blocking, and whose write end is the child's.
-fn pipe() -> Result<(Receiver, OwnedFd), StartError> {
+/// A pipe whose read end is ours, not blocking, and whose write end is the child's. It belongs to the step's user, who may open it again by name
+/// (`echo problem > /dev/stderr`).
+fn pipe(identity: &Identity) -> Result<(Receiver, OwnedFd), StartError> {
     let make = || -> io::Result<(Receiver, OwnedFd)> {
-        let (read, write) = io::pipe()?;
+        let (read, write) = identity.with_file_rights(io::pipe)??;
         // Sets the read end alone to non-blocking; the write end's flags are the child's.
         Ok((Receiver::from_owned_fd(read.into())?, write.into()))
     };

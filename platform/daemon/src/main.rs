@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Exit};
+use cli::{Cli, Exit, Usage};
 use client::Refused;
 
 fn main() -> ExitCode {

@@ -31,6 +31,11 @@ pub(crate) enum Exit {
     Cancelled = 3,
 }
 
+/// What was asked for cannot be asked for: a missing file, a malformed argument. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(crate) struct Usage(pub(crate) anyhow::Error);
+
 /// Durable workflows whose steps run in fresh containers.
 #[derive(Debug, Parser)]
 #[command(name = "gantry", version, about, propagate_version = true)]

@@ -9,7 +9,7 @@ use owo_colors::Stream;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Form, follow, output};
+use super::{Exit, Form, Usage, follow, output};
 use crate::client::config::ConnectionArgs;
 use crate::client::model::{List, Submitted, Workflow};
 use crate::client::{Client, model};
@@ -37,9 +37,9 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
-    let definition = read(&args.file)?;
-    let parameters = parameters(&args.params)?;
-    let labels = labels(&args.labels)?;
+    let definition = read(&args.file).map_err(Usage)?;
+    let parameters = parameters(&args.params).map_err(Usage)?;
+    let labels = labels(&args.labels).map_err(Usage)?;
     let client = Client::new(connection.resolve()?)?;
     let mut request = client
         .request(Method::POST, "/workflows")
