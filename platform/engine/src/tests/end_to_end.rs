@@ -171,9 +171,9 @@ async fn work_goes_on_after_a_restart_and_a_result_is_accepted_twice() {
         held(&one.assignee, HeldState::Finished),
         held(&two.assignee, HeldState::Running),
     ];
-    let verdicts = world.engine.register(Serves::All, register(1, holding)).await.unwrap();
+    let registration = world.engine.register(Serves::All, register(1, holding)).await.unwrap();
     assert!(
-        verdicts.iter().all(|verdict| verdict.keep),
+        registration.verdicts.iter().all(|verdict| verdict.keep),
         "an accepted result is acknowledged again, running work goes on"
     );
     assert_eq!(

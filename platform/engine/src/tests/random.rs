@@ -255,7 +255,7 @@ impl Walk {
                 "a completed step was assigned again"
             );
             if !self.dice.chance(10) {
-                self.held.push((node, assignment));
+                self.held.push((node, *assignment));
             }
         }
     }
