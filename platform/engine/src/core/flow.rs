@@ -304,14 +304,13 @@ impl Batching<'_> {
         let Some(workflow) = self.workflow(task.0) else {
             return Ok(());
         };
-        let tenant = workflow.row.tenant;
         let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
             return Ok(());
         };
         if row.is_ended() {
             return Ok(());
         }
-        let Some((holder, (step, open))) = row.holder.zip(row.open()) else {
+        let Some((_, (step, _))) = row.holder.zip(row.open()) else {
             return self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), why.and_then(said));
         };
         let grace_ms = grace_ms.unwrap_or_else(|| {
@@ -320,27 +319,38 @@ impl Batching<'_> {
                 body.definition.tasks[task.1 as usize].steps[step].grace_ms
             })
         });
-        // Asked again with another grace: the shorter one holds.
-        if row.cancel_grace_ms.is_some_and(|before| before <= grace_ms) {
-            return Ok(());
+        // Asked again with another grace: the shorter one holds, and only a shorter one is news. The order goes out each time, since an earlier one may
+        // have been lost on its way.
+        if row.cancel_grace_ms.is_none_or(|before| grace_ms < before) {
+            let event = v1::TaskCancelRequested { task: row.id, grace_ms };
+            self.record(task.0, Kind::TaskCancelRequested(event), None)?;
         }
-        let assignee = v1::Assignee {
-            tenant,
-            workflow: task.0,
-            task: row.id,
-            fence: row.fence,
-            step: u32::try_from(step).unwrap_or(u32::MAX),
-            attempt: open.attempt,
+        self.order_cancel(task);
+        Ok(())
+    }
+
+    /// Tells the holder of a task that was asked to end to end it; nothing when nobody asked, or nobody holds it. The node takes it any number of times.
+    pub(super) fn order_cancel(&mut self, task: TaskRef) {
+        let tenant = self.tenant(task.0);
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return;
         };
-        let event = v1::TaskCancelRequested { task: row.id, grace_ms };
-        self.record(task.0, Kind::TaskCancelRequested(event), None)?;
+        let (Some(grace_ms), Some((holder, (step, open)))) = (row.cancel_grace_ms, row.holder.zip(row.open())) else {
+            return;
+        };
         let cancel = v1::CancelStep {
-            assignee,
+            assignee: v1::Assignee {
+                tenant,
+                workflow: task.0,
+                task: row.id,
+                fence: row.fence,
+                step: u32::try_from(step).unwrap_or(u32::MAX),
+                attempt: open.attempt,
+            },
             grace_ms,
             cause: EndCause::Cancelled.into(),
         };
         self.orders.push(Order::Cancel(holder, cancel));
-        Ok(())
     }
 
     /// Brings a workflow to rest after a task ended: readies what may run, ends what never will, and ends the workflow when all have ended.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gantry_journal::{CommitError, Epoch, LogPosition};
+use gantry_proto::v1::Assignee;
 use gantry_proto::v1::event::Kind;
 use gantry_proto::{NodeId, TenantId, WorkflowId, limits};
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use super::batch;
 use super::leases::Leases;
 use super::run::{Answer, CallError, Message, Processor};
 use crate::api::{Order, Verdict};
-use crate::core::commands::{LeaseExpired, TimerDue, live};
+use crate::core::commands::{LeaseExpired, TimerDue, live, reported};
 use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide, placement};
 
 /// How long an informational record waits for a batch to ride along with, before it gets one of its own.
@@ -150,7 +151,13 @@ impl<'a> Owner<'a> {
     /// Takes a message in. What needs no batch is answered at once.
     fn take(&mut self, message: Message, round: &mut Round) {
         match message {
-            Message::Command { command, reply } => round.commands.push((*command, Some(reply))),
+            Message::Command { command, reply } => {
+                // What a node says that it holds when it connects counts as a renewal: one whose sessions are short must not lose its leases.
+                if let Command::Reconcile(reconcile) = &*command {
+                    self.renew(reconcile.node, &reconcile.holding);
+                }
+                round.commands.push((*command, Some(reply)));
+            }
             Message::Inform { command, reply } => {
                 // The verdict is known now, since nothing that follows depends on the record.
                 let answer = match &*command {
@@ -166,23 +173,28 @@ impl<'a> Owner<'a> {
                 let _ = reply.send(Ok(answer));
             }
             Message::Renew { node, holding, reply } => {
-                let deadline = Instant::now() + Duration::from_millis(self.state.settings.lease_ms);
-                let verdicts = holding.iter().map(|assignee| match live(&self.state, node, assignee) {
-                    Some(task) => {
-                        self.leases.set(task, assignee.fence, deadline);
-                        Verdict::Accepted
-                    }
-                    // It reported the end, or is about to hear of the next step: not a reason to drop anything.
-                    None if crate::core::commands::reported(&self.state, node, assignee) => Verdict::Accepted,
-                    None => Verdict::Stale,
-                });
-                let verdicts = verdicts.collect();
+                let verdicts = self.renew(node, &holding);
                 let _ = reply.send(verdicts);
             }
             Message::Queue { reply } => {
                 let _ = reply.send(placement::queue_positions(&self.state));
             }
         }
+    }
+
+    /// Renews the leases of what a node holds. One verdict per entry, in order.
+    fn renew(&mut self, node: NodeId, holding: &[Assignee]) -> Vec<Verdict> {
+        let deadline = Instant::now() + Duration::from_millis(self.state.settings.lease_ms);
+        let verdict = |assignee: &Assignee| match live(&self.state, node, assignee) {
+            Some(task) => {
+                self.leases.set(task, assignee.fence, deadline);
+                Verdict::Accepted
+            }
+            // It reported the end, or is about to hear of the next step: not a reason to drop anything.
+            None if reported(&self.state, node, assignee) => Verdict::Accepted,
+            None => Verdict::Stale,
+        };
+        holding.iter().map(verdict).collect()
     }
 
     /// One batch: decide, commit, and only then tell.
@@ -234,9 +246,12 @@ impl<'a> Owner<'a> {
             spent,
             ..
         } = batching;
-        if !events.is_empty()
-            && let Err((error, reason)) = self.commit(now_ms, events, orders).await
-        {
+        if events.is_empty() {
+            // Orders that are only said again stand on what is durable already.
+            if !orders.is_empty() {
+                self.processor.parts.dispatcher.dispatch(orders);
+            }
+        } else if let Err((error, reason)) = self.commit(now_ms, events, orders).await {
             if !spent.is_empty() {
                 self.processor.parts.dispatcher.abandon(self.processor.partition);
             }

@@ -213,6 +213,39 @@ fn cancelling_ends_waiting_tasks_at_once_and_always_tasks_too() {
 }
 
 #[test]
+fn an_order_to_cancel_is_said_again_until_it_is_heard() {
+    let mut table = Table::new();
+    let id = table.submit(ONE, &one_node());
+    let (node, assignment) = table.the_assignment();
+    let cancels = |table: &mut Table| -> Vec<(NodeId, u64)> {
+        let orders = std::mem::take(&mut table.orders);
+        orders
+            .iter()
+            .filter_map(|order| match order {
+                Order::Cancel(node, cancel) if cancel.assignee == assignment.assignee => Some((*node, cancel.grace_ms)),
+                _ => None,
+            })
+            .collect()
+    };
+    table.cancel(id).unwrap();
+    let first = cancels(&mut table);
+    assert_eq!(first.len(), 1);
+    // Every one of them is lost on its way, the first with the process.
+    table.crash();
+    table.batch(
+        vec![reconcile(node, vec![assignment.assignee.clone()]).into()],
+        &[],
+        Fate::Done,
+    );
+    assert_eq!(cancels(&mut table), first, "a node that connects hears of it");
+    let seq = table.state.next_seq;
+    table.cancel(id).unwrap();
+    assert_eq!(cancels(&mut table), first, "asked again, it is ordered again");
+    assert_eq!(table.state.next_seq, seq, "and nothing new is recorded");
+    table.verify();
+}
+
+#[test]
 fn a_step_that_completes_although_it_was_cancelled_stays_completed() {
     let mut table = Table::new();
     let id = table.submit(ONE, &one_node());

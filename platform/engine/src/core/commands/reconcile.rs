@@ -46,6 +46,10 @@ impl Reconcile {
         for task in held.into_iter().filter(|task| !kept.contains(task)) {
             batch.lose(task, LeaseEnd::Lost, "its node came back without it")?;
         }
+        // An order to end what is kept may have been lost with a stream or a process.
+        for task in kept {
+            batch.order_cancel(task);
+        }
         // An order to release may have been lost with a process: what no active workflow names is needed no more.
         let active: BTreeSet<TaskId> = batch
             .state
