@@ -142,6 +142,7 @@ impl Engine {
             observer,
             clock,
             draining: RwLock::default(),
+            unfit: RwLock::default(),
         });
         let shutdown = CancellationToken::new();
         let processors = TaskTracker::new();

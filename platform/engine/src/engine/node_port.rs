@@ -43,6 +43,23 @@ impl Engine {
         }
     }
 
+    /// Notes whether a connected node can work. One that can again is offered what waits.
+    fn judge(&self, node: NodeId, health: Option<&NodeHealth>) {
+        let unfit = health.is_some_and(commands::is_unfit);
+        let recovered = {
+            let mut all = self.parts.unfit.write();
+            if unfit {
+                all.insert(node);
+                false
+            } else {
+                all.remove(&node)
+            }
+        };
+        if recovered {
+            self.wake_all();
+        }
+    }
+
     /// An attempt that the core does not know any more: its workflow has ended, and its row says how the attempt did.
     async fn verdict_from_rows(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal> {
         self.blocking(move |storage| {
@@ -67,6 +84,7 @@ impl NodePort for Engine {
             ));
         }
         self.see(node, register.health.as_ref());
+        self.judge(node, register.health.as_ref());
         let held: Vec<Assignee> = register.holding.iter().map(|held| held.assignee.clone()).collect();
         let mut by_partition: BTreeMap<PartitionId, (Vec<Assignee>, Vec<TaskId>)> = self
             .all_partitions()
@@ -133,12 +151,15 @@ impl NodePort for Engine {
     }
 
     async fn departed(&self, node: NodeId, departure: Departure) -> Result<(), Refusal> {
+        // Nothing is placed on a node without a session.
+        self.parts.unfit.write().remove(&node);
         self.call(self.home_of(node), NodeDeparted { node, departure }).await?;
         Ok(())
     }
 
     async fn health(&self, node: NodeId, health: NodeHealth) -> Result<(), Refusal> {
         self.see(node, Some(&health));
+        self.judge(node, Some(&health));
         // Most say nothing new: the core records a change only, and it rides along with other work.
         self.inform(self.home_of(node), commands::NodeHealth { node, health })
             .await?;

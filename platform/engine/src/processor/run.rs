@@ -82,6 +82,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     /// Nodes that get nothing new.
     pub(crate) draining: RwLock<BTreeSet<NodeId>>,
+    /// Connected nodes that last said they cannot work: they get nothing new either, whatever credits they have left.
+    pub(crate) unfit: RwLock<BTreeSet<NodeId>>,
 }
 
 /// What others see of a processor.
@@ -198,8 +200,8 @@ impl Processor {
         }
         let mut candidates = lent.clone();
         {
-            let draining = self.parts.draining.read();
-            candidates.retain(|candidate| !draining.contains(&candidate.node));
+            let (draining, unfit) = (self.parts.draining.read(), self.parts.unfit.read());
+            candidates.retain(|candidate| !draining.contains(&candidate.node) && !unfit.contains(&candidate.node));
         }
         let placed = placement::place(batching, &mut candidates);
         self.parts.dispatcher.settle(self.partition, lent, &batching.spent);

@@ -60,21 +60,30 @@ impl Loaded {
             .body
             .as_ref()
             .and_then(|body| body.definition.tasks.get_index(index));
-        let lacks: Vec<Vec<String>> = offers
+        let lacks: Vec<(&Candidate, Vec<String>)> = offers
             .iter()
             .filter(|offer| bound.is_none_or(|node| node == offer.node))
-            .map(|offer| definition.map_or_else(Vec::new, |(_, task)| missing(workflow.row.tenant, task, offer)))
+            .map(|offer| {
+                let lacks = definition.map_or_else(Vec::new, |(_, task)| missing(workflow.row.tenant, task, offer));
+                (offer, lacks)
+            })
             .collect();
-        if lacks.iter().any(Vec::is_empty) {
+        let fault_of = |offer: &Candidate| degraded.iter().find(|node| node.id == offer.node);
+        // A degraded node takes nothing, however much room it has: only the others can be waited for.
+        let (impaired, fit): (Vec<_>, Vec<_>) = lacks
+            .iter()
+            .filter(|(_, lacks)| lacks.is_empty())
+            .partition(|(offer, _)| fault_of(offer).is_some());
+        if !fit.is_empty() {
             let reference = (workflow.row.id, workflow.tasks[index].row.index);
             return WaitingView::Capacity {
                 queue_position: queue.get(&reference).copied().unwrap_or(0),
             };
         }
-        if !degraded.is_empty() && offers.len() <= degraded.len() {
-            let faults = degraded
+        if !impaired.is_empty() {
+            let faults = impaired
                 .iter()
-                .filter_map(|node| node.fault.as_ref())
+                .filter_map(|(offer, _)| fault_of(offer)?.fault.as_ref())
                 .map(|fault| FailureView {
                     code: fault.code.clone(),
                     message: fault.message.clone(),
@@ -88,11 +97,11 @@ impl Loaded {
             return WaitingView::NoNode;
         }
         // What the nearest node lacks is what would have to be added.
-        let nearest = lacks.iter().map(Vec::len).min().unwrap_or(0);
+        let nearest = lacks.iter().map(|(_, lack)| lack.len()).min().unwrap_or(0);
         let missing: BTreeSet<String> = lacks
             .into_iter()
-            .filter(|lack| lack.len() == nearest)
-            .flatten()
+            .filter(|(_, lack)| lack.len() == nearest)
+            .flat_map(|(_, lack)| lack)
             .collect();
         WaitingView::Unplaceable {
             missing: missing.into_iter().collect(),

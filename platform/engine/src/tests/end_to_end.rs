@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use gantry_journal::{CommitFault, StreamKey};
 use gantry_proto::ErrorCode;
-use gantry_proto::v1::{HeldState, HeldStep, OutputStream, ProcessOutput, Register};
+use gantry_proto::v1::{Fault, HeldState, HeldStep, NodeHealth, OutputStream, ProcessOutput, Register};
 
 use super::world::{World, caller, candidate, ended, node_id, ok, started, submission, tenant, with_outputs};
 use crate::api::{
@@ -442,6 +442,68 @@ async fn waiting_is_explained() {
     world.engine.wake(&[workflow.partition()]);
     let (node, _) = world.desk.assignment().await;
     assert_eq!(node, node_id(2));
+}
+
+#[tokio::test]
+async fn work_waits_for_a_degraded_node_and_goes_on_when_it_has_recovered() {
+    let world = World::new().await;
+    let fault = Fault::new(ErrorCode::DockerUnavailable, "Docker does not answer");
+    let mut sick = register(1, Vec::new());
+    sick.health = Some(NodeHealth {
+        docker_ok: false,
+        fault: Some(fault.clone()),
+        ..NodeHealth::default()
+    });
+    world.engine.register(Serves::All, sick).await.unwrap();
+    // It has credits left all the same: they were given before Docker went away.
+    let workflow = world.submit(CHAIN).await;
+    let waiting = world.view(workflow).await.tasks[0].waiting.clone();
+    assert!(
+        matches!(&waiting, Some(WaitingView::NodesDegraded { faults }) if faults.len() == 1 && faults[0].code == fault.code),
+        "{waiting:?}"
+    );
+    assert!(world.desk.try_assignment().is_none(), "a degraded node gets nothing");
+    // Another node that could do it, but has no room: then it is capacity that is waited for.
+    world.desk.offer(vec![candidate(1, 8), candidate(2, 0)]);
+    assert!(matches!(
+        world.view(workflow).await.tasks[0].waiting,
+        Some(WaitingView::Capacity { .. })
+    ));
+    let well = NodeHealth {
+        docker_ok: true,
+        ..NodeHealth::default()
+    };
+    world.engine.health(node_id(1), well).await.unwrap();
+    assert_eq!(world.desk.assignment().await.0, node_id(1));
+    world.verify();
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_renews_the_leases_of_what_is_kept_and_repeats_lost_orders() {
+    let world = World::new().await;
+    let workflow = world.submit(THREE_STEPS).await;
+    let (node, one) = world.desk.assignment().await;
+    world.engine.cancel(caller(), workflow, None).await.unwrap();
+    world.desk.cancel().await;
+    // Sessions that are too short for a heartbeat.
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let held = HeldStep {
+            assignee: one.assignee.clone(),
+            ..HeldStep::default()
+        };
+        let kept = world
+            .engine
+            .register(Serves::All, register(1, vec![held]))
+            .await
+            .unwrap();
+        assert!(kept.verdicts[0].keep);
+        let (to, cancel) = world.desk.cancel().await;
+        assert_eq!((to, &cancel.assignee), (node, &one.assignee));
+    }
+    assert!(world.desk.try_assignment().is_none());
+    assert_eq!(world.finish(node, &one.assignee, ok()).await, Verdict::Accepted);
+    world.verify();
 }
 
 #[tokio::test]

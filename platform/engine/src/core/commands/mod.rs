@@ -23,7 +23,7 @@ pub use drain::Drain;
 pub use dropped::Dropped;
 pub use lease_expired::LeaseExpired;
 pub use node_departed::NodeDeparted;
-pub use node_health::NodeHealth;
+pub use node_health::{NodeHealth, is_unfit};
 pub use node_register::NodeRegister;
 pub use reconcile::Reconcile;
 pub use step_finished::StepFinished;

@@ -17,13 +17,19 @@ pub struct NodeHealth {
     pub health: v1::NodeHealth,
 }
 
+/// Whether a node that says this of itself cannot take work.
+#[must_use]
+pub fn is_unfit(health: &v1::NodeHealth) -> bool {
+    !health.docker_ok || health.fault.is_some()
+}
+
 impl NodeHealth {
     pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let Some(row) = batch.state.nodes.get(&self.node) else {
             return Ok(Err(Rejection::NotFound));
         };
         let tenant = row.serves.unwrap_or_else(TenantId::nil);
-        let unfit = !self.health.docker_ok || self.health.fault.is_some();
+        let unfit = is_unfit(&self.health);
         let full = self.health.running.unwrap_or(0) >= row.slots;
         let (drain, before) = (row.drain, row.fault.clone());
         match row.state() {

@@ -4,7 +4,7 @@ use gantry_proto::TenantId;
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, Register};
 
-use super::{Outcome, Reply};
+use super::{Outcome, Reply, is_unfit};
 use crate::api::Serves;
 use crate::core::apply::ApplyError;
 use crate::core::decide::{Batching, Inputs};
@@ -69,7 +69,7 @@ impl NodeRegister {
             batch.emit(tenant, None, Kind::NodeRegistered(event), None)?;
         }
         change(batch, tenant, node, v1::NodeState::Online, None)?;
-        let unfit = health.filter(|health| !health.docker_ok || health.fault.is_some());
+        let unfit = health.filter(is_unfit);
         if let Some(health) = unfit {
             change(batch, tenant, node, v1::NodeState::Degraded, health.fault)?;
         } else if drain {
