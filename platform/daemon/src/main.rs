@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     };
     let exit = runtime.block_on(cli.run()).unwrap_or_else(|error| {
         eprintln!("gantry: {error:#}");
-        if error.is::<Refused>() {
+        if error.is::<Refused>() || error.is::<Usage>() {
             Exit::Refused
         } else {
             Exit::Failed

@@ -1,10 +1,11 @@
 //! Engine, coordinator and gateway on embedded stores: what `gantry dev` and `gantry server` share.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer};
 use gantry_directory::{Directory, SqliteDirectory};
 use gantry_engine::api::Observer;
@@ -60,14 +61,7 @@ impl Core {
                 .await
                 .context("open the directory")?,
         );
-        let bootstrap = directory
-            .ensure_bootstrap()
-            .await
-            .context("create the first tenant and key")?;
-        if let Some(admin) = bootstrap.admin {
-            // The one place where a key is printed: there is no other copy.
-            println!("first admin key, shown once: {}", admin.token.expose_secret());
-        }
+        first_key(&directory, &args.data_dir).await?;
         let keyring = FileKeyRing::open_or_create(&data.master_key())?;
         let options = RocksOptions {
             partitions: limits::PARTITIONS_DEFAULT,
@@ -209,6 +203,29 @@ impl Core {
         self.directory.close().await;
         outcome
     }
+}
+
+/// Makes the first tenant and key of a new data directory, if somebody sits there to read the key: it is shown once and nowhere else, least of all in a
+/// log file.
+async fn first_key(directory: &SqliteDirectory, data_dir: &Path) -> Result<()> {
+    if !std::io::stdout().is_terminal() {
+        let tenants = directory.tenants().await.context("read the directory")?;
+        if tenants.is_empty() {
+            bail!(
+                "{0} has no admin key yet: run `gantry init --data-dir {0}` first, which shows it once",
+                data_dir.display()
+            );
+        }
+        return Ok(());
+    }
+    let bootstrap = directory
+        .ensure_bootstrap()
+        .await
+        .context("create the first tenant and key")?;
+    if let Some(admin) = bootstrap.admin {
+        println!("first admin key, shown once: {}", admin.token.expose_secret());
+    }
+    Ok(())
 }
 
 /// How often an idle connection of a node is probed.
