@@ -194,13 +194,21 @@ impl Pump {
             self.renewals = orders.renewals;
             self.extend_due = true;
         }
-        if self.stop.is_none()
-            && self.exited.is_none()
-            && let Some(cancel) = &orders.cancel
+        // Asked again with less patience: the shorter grace holds. The first cause stands.
+        let sooner = |cancel: &&CancelStep| self.stop.as_ref().is_none_or(|stop| cancel.grace_ms < stop.grace_ms);
+        if self.exited.is_none()
+            && let Some(cancel) = orders.cancel.as_ref().filter(sooner)
         {
             let end = Instant::now() + Duration::from_millis(cancel.grace_ms) + OVERDUE;
-            self.limit = Some((end, cancel.cause()));
-            self.stop = Some(cancel.clone());
+            let cause = self.stop.as_ref().map_or(cancel.cause, |stop| stop.cause);
+            let stop = CancelStep {
+                cause,
+                ..cancel.clone()
+            };
+            if self.limit.is_none_or(|(limit, _)| end < limit) {
+                self.limit = Some((end, stop.cause()));
+            }
+            self.stop = Some(stop);
             self.stop_due = true;
         }
         false
@@ -219,11 +227,14 @@ impl Pump {
         if !self.window.is_empty() {
             return None;
         }
+        // An exit whose output died with the supervisor is none: a result says that all of its output is stored.
         if let Some(exit) = &self.exited {
-            if self.received < exit.last_seq.unwrap_or(0) && self.gone.is_none() {
+            if self.received >= exit.last_seq.unwrap_or(0) {
+                return self.exited.take().map(RunEnd::Exited);
+            }
+            if self.gone.is_none() && self.broken.is_none() {
                 return None;
             }
-            return self.exited.take().map(RunEnd::Exited);
         }
         if let Some(fault) = self.broken.take() {
             return Some(RunEnd::Broken(fault));
@@ -314,7 +325,7 @@ impl Pump {
     fn connected(&mut self, status: Option<ProcessStatus>) {
         self.connected = true;
         self.ack_due = self.acked > 0;
-        self.extend_due = true;
+        // Nothing is extended by a connection alone: only the server's word that the lease lives pushes the dead-man deadline.
         self.stop_due = self.stop.is_some();
         match status {
             None if self.exited.is_none() => self.start_due = true,
@@ -400,5 +411,157 @@ async fn until(limit: Option<(Instant, EndCause)>) {
     match limit {
         Some((at, _)) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_proto::v1::SupervisorFrame;
+
+    /// A pump between a supervisor and a server, both played by the test.
+    struct Ends {
+        events: mpsc::Sender<LinkEvent>,
+        frames: mpsc::Receiver<NodeFrame>,
+        up: mpsc::Receiver<NodeToServer>,
+        orders: watch::Sender<Orders>,
+        running: tokio::task::JoinHandle<RunEnd>,
+    }
+
+    fn begin() -> Ends {
+        let (events, link_events) = mpsc::channel(16);
+        let (link_frames, frames) = mpsc::channel(16);
+        let (sender, up) = mpsc::channel(16);
+        let (orders, mut orders_seen) = watch::channel(Orders::default());
+        let mut pump = Pump::new(
+            Link {
+                frames: link_frames,
+                events: link_events,
+            },
+            PumpStart {
+                assignee: Assignee::default(),
+                run: 1,
+                deadman_ms: 60_000,
+                timeout: None,
+                start: StartProcess::default(),
+                started: StepStarted::default(),
+                acked: 0,
+            },
+        );
+        let running = tokio::spawn(async move {
+            let (_keep, mut session) = watch::channel(Some(SessionHandle::new(1, sender)));
+            pump.run(&mut orders_seen, &mut session).await
+        });
+        Ends {
+            events,
+            frames,
+            up,
+            orders,
+            running,
+        }
+    }
+
+    fn status(exited: Option<ProcessExited>) -> LinkEvent {
+        LinkEvent::Connected(Some(ProcessStatus {
+            run: 1,
+            started_at_ms: Some(5),
+            exited,
+            ..ProcessStatus::default()
+        }))
+    }
+
+    fn output(seq: u64) -> LinkEvent {
+        let chunk = ProcessOutput {
+            run: 1,
+            seq,
+            data: "x".into(),
+            ..ProcessOutput::default()
+        };
+        LinkEvent::Frame(SupervisorFrame {
+            kind: Some(supervisor_frame::Kind::Output(chunk)),
+        })
+    }
+
+    fn exit(last_seq: u64) -> ProcessExited {
+        ProcessExited {
+            run: 1,
+            exit_code: Some(0),
+            last_seq: Some(last_seq),
+            ..ProcessExited::default()
+        }
+    }
+
+    impl Ends {
+        async fn output_sent(&mut self) -> u64 {
+            loop {
+                if let Some(node_to_server::Kind::StepOutput(sent)) = self.up.recv().await.unwrap().kind {
+                    return sent.chunks.last().unwrap().seq;
+                }
+            }
+        }
+
+        fn cancel(&self, grace_ms: u64) {
+            let cancel = CancelStep {
+                assignee: Assignee::default(),
+                grace_ms,
+                cause: EndCause::Cancelled.into(),
+            };
+            self.orders.send_modify(|orders| orders.cancel = Some(cancel));
+        }
+
+        async fn frame(&mut self) -> node_frame::Kind {
+            self.frames.recv().await.unwrap().kind.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exit_whose_output_died_with_the_supervisor_is_a_loss() {
+        for (received, whole) in [(1, false), (2, true)] {
+            let mut ends = begin();
+            ends.events.send(status(Some(exit(2)))).await.unwrap();
+            for seq in 1..=received {
+                ends.events.send(output(seq)).await.unwrap();
+            }
+            ends.events.send(LinkEvent::Gone(Ending::default())).await.unwrap();
+            while ends.output_sent().await < received {}
+            ends.orders.send_modify(|orders| orders.output_acked = received);
+            match ends.running.await.unwrap() {
+                RunEnd::Exited(exit) => assert!(whole, "{exit:?}"),
+                RunEnd::Gone(_) => assert!(!whole),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_cancel_can_only_shorten_the_grace() {
+        let mut ends = begin();
+        ends.events.send(status(None)).await.unwrap();
+        for (grace_ms, asked) in [(60_000, Some(60_000)), (90_000, None), (10, Some(10))] {
+            ends.cancel(grace_ms);
+            let Some(asked) = asked else { continue };
+            match ends.frame().await {
+                node_frame::Kind::Stop(stop) => assert_eq!(stop.grace_ms, asked),
+                other => panic!("{other:?}"),
+            }
+        }
+        ends.running.abort();
+    }
+
+    #[tokio::test]
+    async fn only_a_renewal_extends_the_dead_man_deadline() {
+        let mut ends = begin();
+        ends.events.send(status(None)).await.unwrap();
+        // Acknowledgements are the markers: an extension that was due at a connection would come in between.
+        ends.orders.send_modify(|orders| orders.output_acked = 1);
+        assert!(matches!(ends.frame().await, node_frame::Kind::OutputAck(_)));
+        ends.events.send(LinkEvent::Disconnected).await.unwrap();
+        ends.events.send(status(None)).await.unwrap();
+        assert!(matches!(ends.frame().await, node_frame::Kind::OutputAck(_)));
+        ends.orders.send_modify(|orders| orders.output_acked = 2);
+        assert!(matches!(ends.frame().await, node_frame::Kind::OutputAck(_)));
+        ends.orders.send_modify(|orders| orders.renewals = 1);
+        assert!(matches!(ends.frame().await, node_frame::Kind::Extend(_)));
+        ends.running.abort();
     }
 }
