@@ -66,6 +66,15 @@ struct Entry {
     occupies: bool,
 }
 
+/// How a step comes onto the board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// A new assignment, which needs a slot.
+    New,
+    /// From a claim file, with the slot that it still takes, if any.
+    Kept { state: HeldState, occupies: bool },
+}
+
 /// Why an assignment is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotTaken {
@@ -110,52 +119,71 @@ impl Board {
         }
     }
 
-    /// Takes up a step. `fresh`: a new assignment, which needs a free slot; else one from a claim file.
+    /// Takes up a step.
+    ///
+    /// A step that goes on where a finished one of the same task ended takes over its slot; under the same lease it is taken by a draining node, too.
     pub(crate) fn add(
         &self,
         assignee: Assignee,
         sandbox: SandboxId,
-        state: HeldState,
-        fresh: bool,
+        entrance: Entrance,
     ) -> Result<watch::Receiver<Orders>, NotTaken> {
         let mut steps = self.steps.lock();
         if steps.contains_key(&assignee) {
             return Err(NotTaken::Held);
         }
-        if fresh {
-            if self.draining.load(Ordering::Acquire) {
-                return Err(NotTaken::Draining);
+        let (state, occupies) = match entrance {
+            Entrance::New => {
+                self.make_room(&mut steps, &assignee)?;
+                self.released.lock().remove(&assignee.task);
+                (HeldState::Claimed, true)
             }
-            if !self.fit() {
-                return Err(NotTaken::Unfit);
-            }
-            if occupied(&steps) >= self.slots {
-                return Err(NotTaken::Full);
-            }
-            // A newer lease of the same task ends what an older one left.
-            for (old, entry) in steps
-                .iter()
-                .filter(|(old, _)| old.task == assignee.task && old.fence < assignee.fence)
-            {
-                tracing::info!(task = %old.task, old.fence, "a newer lease replaces an older one");
-                entry.orders.send_modify(|orders| orders.dropped = true);
-            }
-            self.released.lock().remove(&assignee.task);
-        }
+            Entrance::Kept { state, occupies } => (state, occupies),
+        };
         let (orders, receiver) = watch::channel(Orders {
-            confirmed: fresh,
+            confirmed: entrance == Entrance::New,
             ..Orders::default()
         });
-        steps.insert(
-            assignee,
-            Entry {
-                orders,
-                state,
-                sandbox,
-                occupies: state != HeldState::Finished,
-            },
-        );
+        let entry = Entry {
+            orders,
+            state,
+            sandbox,
+            occupies,
+        };
+        steps.insert(assignee, entry);
         Ok(receiver)
+    }
+
+    fn make_room(&self, steps: &mut HashMap<Assignee, Entry>, new: &Assignee) -> Result<(), NotTaken> {
+        let finished = |old: &Assignee, entry: &Entry| old.task == new.task && entry.state == HeldState::Finished;
+        let goes_on = steps
+            .iter()
+            .any(|(old, entry)| finished(old, entry) && old.fence == new.fence);
+        if self.draining.load(Ordering::Acquire) && !goes_on {
+            return Err(NotTaken::Draining);
+        }
+        if !self.fit() {
+            return Err(NotTaken::Unfit);
+        }
+        let room = occupied(steps) < self.slots;
+        let predecessor = steps
+            .iter_mut()
+            .find(|(old, entry)| finished(old, entry) && entry.occupies);
+        match predecessor {
+            Some((_, entry)) => entry.occupies = false,
+            None if room => {}
+            None => return Err(NotTaken::Full),
+        }
+        // A newer lease of the same task ends what an older one left. A finished step is no such thing: whether it counts is for the answer to its result to
+        // say, and the new lease may stand on its layer.
+        for (old, entry) in steps
+            .iter()
+            .filter(|(old, entry)| old.task == new.task && old.fence < new.fence && entry.state != HeldState::Finished)
+        {
+            tracing::info!(task = %old.task, old.fence, "a newer lease replaces an older one");
+            entry.orders.send_modify(|orders| orders.dropped = true);
+        }
+        Ok(())
     }
 
     /// Changes what a step is told; `false` when it is not held.
@@ -166,11 +194,27 @@ impl Board {
         true
     }
 
-    /// Notes how far a step is. A finished one frees its slot.
-    pub(crate) fn set_state(&self, assignee: &Assignee, state: HeldState) {
+    /// Notes that a step runs.
+    pub(crate) fn set_running(&self, assignee: &Assignee) {
         if let Some(entry) = self.steps.lock().get_mut(assignee) {
-            entry.state = state;
-            entry.occupies = state != HeldState::Finished;
+            entry.state = HeldState::Running;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Notes that a step has its result. `keep_slot`: until the server has answered, since the task's next step comes with that answer and without a credit.
+    pub(crate) fn set_finished(&self, assignee: &Assignee, keep_slot: bool) {
+        if let Some(entry) = self.steps.lock().get_mut(assignee) {
+            entry.state = HeldState::Finished;
+            entry.occupies &= keep_slot;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Frees the slot of a finished step.
+    pub(crate) fn free_slot(&self, assignee: &Assignee) {
+        if let Some(entry) = self.steps.lock().get_mut(assignee) {
+            entry.occupies = false;
         }
         self.changed.notify_one();
     }

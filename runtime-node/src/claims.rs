@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gantry_proto::SandboxId;
-use gantry_proto::v1::{Assignee, Assignment, HeldState, ProcessExited, StepResult};
+use gantry_proto::v1::{Assignee, Assignment, EndCause, HeldState, ProcessExited, StepResult};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,18 @@ impl Claim {
     #[must_use]
     pub fn assignee(&self) -> &Assignee {
         &self.assignment.assignee
+    }
+
+    /// Whether it takes a slot: while it runs, and while the server has not said what follows a success that is not the task's last.
+    #[must_use]
+    pub fn occupies_slot(&self) -> bool {
+        match &self.phase {
+            Phase::Claimed | Phase::Running | Phase::Exited(_) => true,
+            Phase::Finished(result) => {
+                let succeeded = result.cause() == EndCause::Exited && result.exit_code == Some(0);
+                succeeded && !self.assignment.plan.last
+            }
+        }
     }
 
     /// The phase as the server is told.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::board::{Board, NotTaken, Orders};
+use crate::board::{Board, Entrance, NotTaken, Orders};
 use crate::claims::{Claim, ClaimError, ClaimStore, Phase};
 use crate::config::NodeConfig;
 use crate::id_pool::IdPool;
@@ -73,11 +73,10 @@ impl Shared {
     /// Takes up a new assignment.
     pub(crate) fn take(self: &Arc<Self>, assignment: Assignment) -> Result<(), NotTaken> {
         let sandbox = self.new_sandbox_id();
-        let state = gantry_proto::v1::HeldState::Claimed;
         let uid = self.uids.take().ok_or(NotTaken::Full)?;
         let orders = self
             .board
-            .add(assignment.assignee.clone(), sandbox, state, true)
+            .add(assignment.assignee.clone(), sandbox, Entrance::New)
             .inspect_err(|_| {
                 self.uids.release(uid);
             })?;
@@ -247,10 +246,11 @@ impl Node {
         let mut adopted = Vec::with_capacity(opened.held.len());
         for claim in opened.held {
             shared.uids.reserve(claim.uid);
-            if let Ok(orders) = shared
-                .board
-                .add(claim.assignee().clone(), claim.sandbox, claim.held_state(), false)
-            {
+            let entrance = Entrance::Kept {
+                state: claim.held_state(),
+                occupies: claim.occupies_slot(),
+            };
+            if let Ok(orders) = shared.board.add(claim.assignee().clone(), claim.sandbox, entrance) {
                 adopted.push((claim, orders));
             }
         }

@@ -25,6 +25,7 @@ struct Bench {
     fleet: Arc<HostFleet>,
     server: Server,
     strategy: StrategyChoice,
+    slots: u32,
 }
 
 impl Bench {
@@ -38,6 +39,7 @@ impl Bench {
             fleet,
             server: Server::new(),
             strategy: StrategyChoice::Auto,
+            slots: 2,
         }
     }
 
@@ -47,7 +49,7 @@ impl Bench {
 
     async fn start(&self) -> Node {
         let mut config = NodeConfig::new(NodeId::from_bytes([5; 16]), "test", self.state());
-        config.slots = 2;
+        config.slots = self.slots;
         config.strategy = self.strategy;
         config.disk_reserve_bytes = 0;
         config.health_interval = Duration::from_millis(20);
@@ -431,6 +433,84 @@ async fn a_damaged_claim_is_put_aside_and_its_sandbox_removed() {
     bench.server.credits_of(2).await;
     assert!(!slot.exists());
     assert_eq!(fs::read_dir(claims.join("damaged")).unwrap().count(), 1);
+    bench.nothing_left(&node).await;
+    node.shutdown().await;
+}
+
+/// A step that is not the last of its task.
+fn not_last(mut assignment: Assignment) -> Assignment {
+    assignment.plan.last = false;
+    assignment
+}
+
+#[tokio::test]
+async fn a_newer_lease_stands_on_the_layer_of_a_step_whose_result_is_not_answered_yet() {
+    let mut bench = Bench::new();
+    let node = bench.start().await;
+    bench.server.accept().await;
+    bench.server.credits_of(2).await;
+    let first = not_last(assignment(0, 1, "echo kept > file"));
+    let before = first.assignee.clone();
+    bench.server.send(Kind::Assign(first)).await;
+    assert_eq!(bench.server.finished().await.1.exit_code, Some(0));
+    // The result was journaled and its answer lost with the session; the step after it was lost with it and comes under a newer lease, first of all.
+    node.shutdown().await;
+    bench.server.hang_up();
+    let node = bench.start().await;
+    bench.server.accept().await;
+    let mut second = assignment(1, 2, "cat file");
+    second.assignee.fence = 7;
+    let assignee = second.assignee.clone();
+    bench.server.send(Kind::Assign(second)).await;
+    let result = loop {
+        let (of, result) = bench.server.finished().await;
+        if of == assignee {
+            break result;
+        }
+    };
+    assert_eq!(
+        (result.cause(), result.exit_code),
+        (EndCause::Exited, Some(0)),
+        "{result:?}"
+    );
+    assert_eq!(bench.server.output[&assignee].1, b"kept\n");
+    bench.server.accept_result(&before, false).await;
+    bench.server.accept_result(&assignee, false).await;
+    bench.nothing_left(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_next_step_of_a_task_has_its_slot_and_other_work_does_not_get_in_between() {
+    let mut bench = Bench::new();
+    bench.slots = 1;
+    let node = bench.start().await;
+    bench.server.accept().await;
+    bench.server.credits_of(1).await;
+    let first = not_last(assignment(0, 1, "echo kept > file"));
+    let before = first.assignee.clone();
+    bench.server.send(Kind::Assign(first)).await;
+    assert_eq!(bench.server.finished().await.1.exit_code, Some(0));
+    assert_eq!(bench.server.credits, Some(0), "the slot waits for what the server says");
+    let mut other = assignment(0, 1, "true");
+    other.assignee.task = TaskId::from_bytes([9; 16]);
+    bench.server.send(Kind::Assign(other)).await;
+    loop {
+        if let node_to_server::Kind::AssignmentRefused(refused) = bench.server.next().await {
+            assert_eq!(refused.assignee.task, TaskId::from_bytes([9; 16]));
+            break;
+        }
+    }
+    // As the engine does it: the next step goes out in the batch that made it ready, the answer follows.
+    let second = not_last(assignment(1, 1, "cat file"));
+    let next = second.assignee.clone();
+    bench.server.send(Kind::Assign(second)).await;
+    bench.server.accept_result(&before, false).await;
+    let (of, result) = bench.server.finished().await;
+    assert_eq!((of, result.exit_code), (next.clone(), Some(0)));
+    // Nothing follows after all: the answer alone frees the slot.
+    bench.server.accept_result(&next, false).await;
+    bench.server.credits_of(1).await;
     bench.nothing_left(&node).await;
     node.shutdown().await;
 }

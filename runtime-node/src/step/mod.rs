@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use gantry_fleet_manager::{Adoptable, Ending, FleetError, Link};
 use gantry_proto::ErrorCode;
 use gantry_proto::v1::{
-    Artifact, AssignmentRefused, EndCause, Fault, HeldState, ProcessExited, StepFinished, StepResult, StepStarted,
+    Artifact, AssignmentRefused, EndCause, Fault, ProcessExited, StepFinished, StepResult, StepStarted,
     node_to_server::Kind,
 };
 use tokio::sync::watch;
@@ -205,7 +205,7 @@ impl Step {
 
     /// Runs the process, or goes on with it, to its end.
     async fn execute(&mut self, link: Link, start: gantry_proto::v1::StartProcess) -> End {
-        self.shared.board.set_state(self.claim.assignee(), HeldState::Running);
+        self.shared.board.set_running(self.claim.assignee());
         let assignment = &self.claim.assignment;
         let timeout = assignment
             .plan
@@ -384,19 +384,20 @@ impl Step {
     /// Tells the server until it has taken the result, then forgets the claim.
     async fn report(&mut self, result: StepResult) {
         let assignee = self.claim.assignee().clone();
-        // The slot is free before the server hears of the result, so that the next assignment may come with its answer.
-        self.shared.board.set_state(&assignee, HeldState::Finished);
+        // A slot that is free is free before the server hears of the result, so that other work may come with its answer.
+        self.shared.board.set_finished(&assignee, self.claim.occupies_slot());
         let mut told = 0;
         let stale = loop {
             let (taken, dropped) = {
                 let orders = self.orders.borrow_and_update();
                 (orders.result, orders.dropped)
             };
-            if dropped {
-                break true;
-            }
+            // The answer to the result itself counts most: what it accepted may carry the next step.
             if let Some(stale) = taken {
                 break stale;
+            }
+            if dropped {
+                break true;
             }
             let session = self.session.borrow_and_update().clone();
             if let Some(session) = session.filter(|session| session.epoch != told) {
@@ -420,6 +421,7 @@ impl Step {
                 changed = self.session.changed() => if changed.is_err() { return },
             }
         };
+        self.shared.board.free_slot(&assignee);
         if stale {
             self.discard().await;
         }
