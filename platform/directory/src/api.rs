@@ -1,6 +1,6 @@
 //! What gateway, coordinator and daemon call.
 
-use gantry_proto::{NodeTokenId, PrincipalId, TenantId};
+use gantry_proto::{NodeId, NodeTokenId, PrincipalId, TenantId};
 
 use crate::error::{AuthError, ManageError};
 use crate::model::{
@@ -50,6 +50,10 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Whether a token that was accepted before still is: for long-lived connections.
     async fn node_token_lives(&self, token: NodeTokenId) -> Result<bool, ManageError>;
+
+    /// Lets a token speak for a node: the first one that does is the only one, until it is revoked. `None` is the daemon's own process, which may always.
+    /// [`ManageError::Forbidden`] when another token speaks for the node. Repeating it changes nothing.
+    async fn bind_node(&self, token: Option<NodeTokenId>, node: NodeId) -> Result<(), ManageError>;
 
     /// Makes a node token and returns its secret, once.
     async fn create_node_token(&self, new: NewNodeToken) -> Result<Issued<NodeToken>, ManageError>;

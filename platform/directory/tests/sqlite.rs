@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gantry_directory::*;
 use gantry_proto::time::Clock;
-use gantry_proto::{PartitionId, TenantId};
+use gantry_proto::{NodeId, PartitionId, TenantId};
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
@@ -42,9 +42,11 @@ fn new_key(tenant: TenantId, scope: Scope) -> NewKey {
     }
 }
 
-fn replace_tail(token: &str) -> String {
-    let last = if token.ends_with('0') { '1' } else { '0' };
-    format!("{}{last}", &token[..token.len() - 2]) + &token[token.len() - 1..]
+/// Another secret: its first character differs.
+fn replace_secret(token: &str) -> String {
+    let (head, secret) = token.rsplit_once('_').unwrap();
+    let other = if secret.starts_with('0') { '1' } else { '0' };
+    format!("{head}_{other}{}", &secret[1..])
 }
 
 async fn sql(path: &Path, statement: &'static str) {
@@ -143,7 +145,7 @@ async fn a_revoked_key_is_refused_at_once_though_it_was_cached() {
     ));
     assert!(
         matches!(
-            directory.authenticate_key(&replace_tail(token)).await,
+            directory.authenticate_key(&replace_secret(token)).await,
             Err(AuthError::Unknown)
         ),
         "without the secret nobody learns that it was revoked"
@@ -280,6 +282,51 @@ async fn node_tokens_and_api_keys_are_never_taken_for_each_other() {
     assert!(matches!(
         directory.authenticate_node(bound.token.expose_secret()).await,
         Err(AuthError::Revoked)
+    ));
+    directory.close().await;
+}
+
+#[tokio::test]
+async fn one_token_speaks_for_a_node_until_it_is_revoked() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir).await;
+    let tenant = directory.ensure_bootstrap().await.unwrap().tenant;
+    let other = directory.create_tenant("other").await.unwrap().id;
+    let make = async |tenant, shared| {
+        let new = NewNodeToken {
+            tenant,
+            name: "builder".into(),
+            shared,
+            created_by: None,
+        };
+        directory.create_node_token(new).await.unwrap().record.id
+    };
+    let (first, second, foreign, shared) = (
+        make(tenant, false).await,
+        make(tenant, false).await,
+        make(other, false).await,
+        make(tenant, true).await,
+    );
+    let node = NodeId::new(1, PartitionId::default(), 1);
+
+    directory.bind_node(Some(first), node).await.unwrap();
+    directory.bind_node(Some(first), node).await.unwrap();
+    for stranger in [second, foreign, shared] {
+        let refused = directory.bind_node(Some(stranger), node).await;
+        assert!(matches!(refused, Err(ManageError::Forbidden(_))), "{refused:?}");
+    }
+    directory.revoke_node_token(tenant, first, None).await.unwrap();
+    for stranger in [foreign, shared] {
+        let refused = directory.bind_node(Some(stranger), node).await;
+        assert!(matches!(refused, Err(ManageError::Forbidden(_))), "{refused:?}");
+    }
+    directory.bind_node(Some(second), node).await.unwrap();
+
+    let own = NodeId::new(1, PartitionId::default(), 2);
+    directory.bind_node(None, own).await.unwrap();
+    assert!(matches!(
+        directory.bind_node(Some(second), own).await,
+        Err(ManageError::Forbidden(_))
     ));
     directory.close().await;
 }

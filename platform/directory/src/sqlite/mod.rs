@@ -2,6 +2,7 @@
 
 mod keys;
 mod last_used;
+mod node_bindings;
 mod node_tokens;
 mod open;
 mod tenants;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use gantry_proto::limits::NAME_BYTES_MAX;
 use gantry_proto::time::{Clock, SystemClock};
-use gantry_proto::{NodeTokenId, PrincipalId, TenantId};
+use gantry_proto::{NodeId, NodeTokenId, PrincipalId, TenantId};
 use sqlx::SqlitePool;
 
 use crate::api::Directory;
@@ -153,6 +154,10 @@ impl Directory for SqliteDirectory {
 
     async fn authenticate_node(&self, token: &str) -> Result<NodeIdentity, AuthError> {
         self.verify_node_token(token).await
+    }
+
+    async fn bind_node(&self, token: Option<NodeTokenId>, node: NodeId) -> Result<(), ManageError> {
+        self.bind(token, node).await
     }
 
     async fn node_token_lives(&self, token: NodeTokenId) -> Result<bool, ManageError> {
