@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_proto::limits::{
     ARTIFACT_BYTES_MAX, ARTIFACTS_BYTES_MAX, ARTIFACTS_PER_STEP_MAX, CAPTURE_ENTRIES_MAX, TREE_DEPTH_MAX,
@@ -22,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::io::ReaderStream;
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::retry::Backoff;
+use crate::retry::Patience;
 use crate::tree::{self, BENEATH};
 use crate::uplink::{ByteStream, Uplink, UplinkError};
 
@@ -53,13 +52,16 @@ pub(crate) enum CaptureError {
         #[source]
         source: io::Error,
     },
-    /// The server will not take it.
+    /// The server will not take it, or could not for too long.
     #[error("the artifact {name} was not stored: {source}")]
     Upload {
         name: String,
         #[source]
         source: UplinkError,
     },
+    /// The server stores something else than it is sent.
+    #[error("the server did not store the artifact {name} as it was sent")]
+    Garbled { name: String },
 }
 
 impl CaptureError {
@@ -67,7 +69,7 @@ impl CaptureError {
     pub(crate) fn is_contract(&self) -> bool {
         match self {
             Self::Refused { .. } | Self::Pattern { .. } | Self::Missing { .. } | Self::TooMuch { .. } => true,
-            Self::Io { .. } => false,
+            Self::Io { .. } | Self::Garbled { .. } => false,
             Self::Upload { source, .. } => {
                 matches!(
                     source.code(),
@@ -416,7 +418,7 @@ fn open(root: &OwnedFd, name: &str) -> io::Result<File> {
     }
 }
 
-/// Streams what was found to the server, a few files at a time. While the server is away it is waited for.
+/// Streams what was found to the server, a few files at a time. While the server is away or cannot store, it is waited for.
 pub(crate) async fn store(
     root: &Path,
     found: Vec<Found>,
@@ -446,53 +448,79 @@ async fn store_one(
     node: NodeId,
     uplink: &dyn Uplink,
 ) -> Result<Artifact, CaptureError> {
-    let mut backoff = Backoff::patient();
+    let name = || found.name.clone();
+    let unreadable = |source: io::Error| CaptureError::Io {
+        path: PathBuf::from(&found.name),
+        source,
+    };
+    let mut patience = Patience::new();
     loop {
-        let file = open(root, &found.name).map_err(|source| CaptureError::Io {
-            path: PathBuf::from(&found.name),
-            source,
-        })?;
+        let file = open(root, &found.name).map_err(unreadable)?;
         let header = ArtifactHeader {
             assignee: assignee.clone(),
             node,
-            name: found.name.clone(),
+            name: name(),
             content_type: Some(content_type(&found.name).to_owned()),
         };
-        let digest = Arc::new(Mutex::new((Sha256::new(), 0u64)));
+        let sent = Arc::new(Mutex::new(Sent::default()));
         let stored = uplink
-            .put_artifact(header, hashed(file, found.size_bytes, digest.clone()))
+            .put_artifact(header, watched(file, found.size_bytes, sent.clone()))
             .await;
+        let sent = std::mem::take(&mut *sent.lock());
         match stored {
             Ok(artifact) => {
-                let (hash, size) = { digest.lock().clone() };
-                if size == artifact.size_bytes && hash.finalize().as_slice() == artifact.sha256.as_ref() {
+                if sent.size_bytes == artifact.size_bytes && sent.hash.finalize().as_slice() == artifact.sha256.as_ref()
+                {
                     return Ok(artifact);
+                }
+                if !patience.wrong() {
+                    return Err(CaptureError::Garbled { name: name() });
                 }
                 tracing::warn!(
                     name = found.name,
                     "the server stored something else than was sent; sending it again"
                 );
             }
-            Err(UplinkError::Unreachable(reason)) => tracing::debug!(reason, name = found.name, "artifact waits"),
+            // However the upload ended, it is the file here that cannot be read.
+            Err(_) if let Some(source) = sent.failed => return Err(unreadable(source)),
+            Err(source @ UplinkError::Unreachable(_)) => {
+                tracing::debug!(error = %source, name = found.name, "artifact waits")
+            }
             Err(source) => {
-                return Err(CaptureError::Upload {
-                    name: found.name.clone(),
-                    source,
-                });
+                // The process has done its work: what the server cannot do now is no reason to run it again.
+                if !source.is_passing() || !patience.refused() {
+                    return Err(CaptureError::Upload { name: name(), source });
+                }
+                tracing::info!(error = %source, name = found.name, "artifact waits");
             }
         }
-        tokio::time::sleep(backoff.pause()).await;
+        patience.pause().await;
     }
 }
 
-fn hashed(file: File, size: u64, digest: Arc<Mutex<(Sha256, u64)>>) -> ByteStream {
+/// What went into an upload.
+#[derive(Debug, Default)]
+struct Sent {
+    hash: Sha256,
+    size_bytes: u64,
+    /// Why reading ended early.
+    failed: Option<io::Error>,
+}
+
+fn watched(file: File, size: u64, sent: Arc<Mutex<Sent>>) -> ByteStream {
     use tokio::io::AsyncReadExt as _;
     let reader = tokio::fs::File::from_std(file).take(size);
     let chunks = ReaderStream::with_capacity(reader, limits::OUTPUT_CHUNK_BYTES_MAX);
-    Box::pin(chunks.inspect_ok(move |chunk: &Bytes| {
-        let mut digest = digest.lock();
-        digest.0.update(chunk);
-        digest.1 += chunk.len() as u64;
+    Box::pin(chunks.map(move |chunk| {
+        let mut sent = sent.lock();
+        match &chunk {
+            Ok(chunk) => {
+                sent.hash.update(chunk);
+                sent.size_bytes += chunk.len() as u64;
+            }
+            Err(error) => sent.failed = Some(io::Error::new(error.kind(), error.to_string())),
+        }
+        chunk
     }))
 }
 

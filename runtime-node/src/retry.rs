@@ -39,6 +39,47 @@ impl Backoff {
     }
 }
 
+/// Refusals of one call after which infrastructure counts as lost: a quarter of an hour with [`Backoff::patient`].
+const REFUSALS_MAX: u32 = 100;
+/// Answers that are not what was asked for, after which asking again is given up.
+const WRONG_MAX: u32 = 3;
+
+/// How long one exchange with the server is tried. While the server is not there it is waited for, as long as the lease lives; a server that is there and
+/// cannot do it is asked a bounded number of times.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    backoff: Backoff,
+    refused: u32,
+    wrong: u32,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Self {
+            backoff: Backoff::patient(),
+            refused: 0,
+            wrong: 0,
+        }
+    }
+
+    /// It answered that it cannot now, or broke off. `false`: it has done so too often.
+    pub(crate) fn refused(&mut self) -> bool {
+        self.refused += 1;
+        self.refused < REFUSALS_MAX
+    }
+
+    /// What came is not what was asked for. `false`: that happened too often.
+    pub(crate) fn wrong(&mut self) -> bool {
+        self.wrong += 1;
+        self.wrong < WRONG_MAX
+    }
+
+    /// Waits before the next try.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.backoff.pause()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

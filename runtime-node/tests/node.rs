@@ -14,11 +14,11 @@ use std::time::Duration;
 use common::fleet::HostFleet;
 use common::server::Server;
 use gantry_proto::v1::{
-    Assignee, Assignment, CancelStep, Command, EndCause, HeldState, Plan, ReleaseWorkspaces, Resources, StepResult,
-    node_to_server, server_to_node::Kind,
+    Assignee, Assignment, CancelStep, Command, EndCause, Fault, HeldState, Plan, ReleaseWorkspaces, Resources,
+    StepResult, node_to_server, server_to_node::Kind,
 };
-use gantry_proto::{NodeId, TaskId};
-use gantry_runtime_node::{Node, NodeConfig, StrategyChoice};
+use gantry_proto::{ErrorCode, NodeId, TaskId};
+use gantry_runtime_node::{Node, NodeConfig, StrategyChoice, UplinkError};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -433,6 +433,39 @@ async fn a_damaged_claim_is_put_aside_and_its_sandbox_removed() {
     bench.server.credits_of(2).await;
     assert!(!slot.exists());
     assert_eq!(fs::read_dir(claims.join("damaged")).unwrap().count(), 1);
+    bench.nothing_left(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_process_that_ended_well_is_not_run_again_because_the_server_cannot_store_for_a_while() {
+    let mut bench = Bench::new();
+    let node = bench.start().await;
+    bench.server.accept().await;
+    bench.server.credits_of(2).await;
+    let refusals = [
+        ErrorCode::StorageUnavailable,
+        ErrorCode::Overloaded,
+        ErrorCode::Internal,
+    ];
+    *bench.server.uplink.refusals.lock() = refusals
+        .map(|code| UplinkError::Refused(Fault::new(code, "not now")))
+        .into();
+    let mut step = assignment(0, 1, "echo made > file");
+    step.plan.artifact_globs = vec!["file".into()];
+    let result = run(&mut bench, step).await;
+    assert_eq!(
+        (result.cause(), result.exit_code),
+        (EndCause::Exited, Some(0)),
+        "{result:?}"
+    );
+    assert_eq!(bench.server.uplink.artifacts.lock()["file"], b"made\n");
+    // What the server will never take is the step's own fault, at once.
+    let too_large = UplinkError::Refused(Fault::new(ErrorCode::TooLarge, "no"));
+    bench.server.uplink.refusals.lock().push(too_large);
+    let mut step = assignment(0, 2, "echo made > file");
+    step.plan.artifact_globs = vec!["file".into()];
+    assert_eq!(run(&mut bench, step).await.cause(), EndCause::Contract);
     bench.nothing_left(&node).await;
     node.shutdown().await;
 }

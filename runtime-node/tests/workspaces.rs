@@ -6,13 +6,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use bytes::Bytes;
-use gantry_proto::TaskId;
 use gantry_proto::v1::workspace_source::Kind;
-use gantry_proto::v1::{GitSource, InputPlan, Plan, WorkspacePlan, WorkspaceSource};
+use gantry_proto::v1::{Fault, GitSource, InputPlan, Plan, WorkspacePlan, WorkspaceSource};
+use gantry_proto::{ErrorCode, TaskId};
 use gantry_runtime_node::workspace::{AttemptKey, FetchInput, WorkspaceError, WorkspaceOptions, Workspaces};
-use gantry_runtime_node::{ByteStream, GitConfig, StrategyChoice};
+use gantry_runtime_node::{ByteStream, GitConfig, StrategyChoice, UplinkError};
 use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +23,7 @@ struct NoInputs;
 
 #[async_trait::async_trait]
 impl FetchInput for NoInputs {
-    async fn fetch(&self, input: &InputPlan) -> Result<ByteStream, String> {
+    async fn fetch(&self, input: &InputPlan) -> Result<ByteStream, UplinkError> {
         let content: &'static [u8] = if input.path.ends_with("liar") {
             b"other"
         } else {
@@ -251,7 +252,7 @@ async fn results_of_tasks_are_copied_under_names_and_outlive_their_source() {
             .prepare(key(2, 0, 1), &unfinished, &NoInputs)
             .await
             .unwrap_err();
-        assert!(matches!(error, WorkspaceError::Refused { .. }), "{error}");
+        assert!(matches!(error, WorkspaceError::Gone { .. }), "{error}");
         bench
             .attempt(
                 key(1, 0, 1),
@@ -344,7 +345,7 @@ async fn many_layers_are_flattened() {
         .join("layers");
     assert!(fs::read_dir(layers).unwrap().count() <= 33);
     let error = bench.ws.prepare(key(1, 50, 1), &plan, &NoInputs).await.unwrap_err();
-    assert!(matches!(error, WorkspaceError::Refused { .. }));
+    assert!(matches!(error, WorkspaceError::Gone { .. }));
 }
 
 #[tokio::test]
@@ -386,7 +387,73 @@ async fn inputs_are_checked_and_stay_inside() {
         .prepare(key(2, 0, 1), &with("liar"), &NoInputs)
         .await
         .unwrap_err();
-    assert!(matches!(error, WorkspaceError::Fetch { .. }), "{error}");
+    // The server's fault, not that of the step.
+    assert!(matches!(error, WorkspaceError::Unavailable { .. }), "{error}");
+}
+
+/// What an input's source does, one entry per time it is asked.
+struct Scripted(Mutex<Vec<Turn>>);
+
+enum Turn {
+    Away,
+    Refuses(ErrorCode),
+    BreaksOff,
+    Delivers,
+}
+
+#[async_trait::async_trait]
+impl FetchInput for Scripted {
+    async fn fetch(&self, _: &InputPlan) -> Result<ByteStream, UplinkError> {
+        let turn = self.0.lock().unwrap().pop().expect("asked once more than expected");
+        let bytes = |content: &'static str| Ok(Bytes::from_static(content.as_bytes()));
+        Ok(match turn {
+            Turn::Away => return Err(UplinkError::Unreachable("away".into())),
+            Turn::Refuses(code) => return Err(UplinkError::Refused(Fault::new(code, "refused"))),
+            Turn::BreaksOff => {
+                let parts = [bytes("input"), Err(std::io::ErrorKind::ConnectionReset.into())];
+                Box::pin(futures_util::stream::iter(parts))
+            }
+            Turn::Delivers => Box::pin(futures_util::stream::iter([bytes("input content")])),
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_waited_for_and_only_its_refusal_counts_against_the_step() {
+    let bench = Bench::new(StrategyChoice::Overlay);
+    let input = InputPlan {
+        path: "in/data".into(),
+        sha256: Sha256::digest(b"input content").to_vec().into(),
+        size_bytes: 13,
+        ..InputPlan::default()
+    };
+    let plan = Plan {
+        inputs: vec![input],
+        ..plan(vec![])
+    };
+    // Popped from the end.
+    let passing = vec![
+        Turn::Delivers,
+        Turn::BreaksOff,
+        Turn::Refuses(ErrorCode::StorageUnavailable),
+        Turn::Refuses(ErrorCode::Overloaded),
+        Turn::Away,
+    ];
+    let source = Scripted(Mutex::new(passing));
+    bench.ws.prepare(key(1, 0, 1), &plan, &source).await.unwrap();
+    assert!(source.0.lock().unwrap().is_empty());
+    let tree = bench.ws.view(key(1, 0, 1)).await.unwrap().0;
+    assert_eq!(fs::read_to_string(tree.join("in/data")).unwrap(), "input content");
+    bench.ws.discard(key(1, 0, 1)).await.unwrap();
+    for (code, counts) in [(ErrorCode::NotFound, true), (ErrorCode::StaleFence, false)] {
+        let source = Scripted(Mutex::new(vec![Turn::Refuses(code)]));
+        let error = bench.ws.prepare(key(2, 0, 1), &plan, &source).await.unwrap_err();
+        match error {
+            WorkspaceError::Fetch { .. } => assert!(counts),
+            WorkspaceError::Stale => assert!(!counts),
+            other => panic!("{other}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -556,4 +623,61 @@ async fn hostile_git_sources_are_refused_before_anything_runs() {
         assert_eq!(error.code().as_str(), "workspace-refused", "{url}: {error}");
         assert!(!marker.exists(), "{url} ran something");
     }
+}
+
+/// A git server on a port of its own that hangs up on its first `failures` callers.
+async fn git_server(base: &Path, failures: usize) -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let base = base.to_owned();
+    let serving = tokio::spawn(async move {
+        for _ in 0..failures {
+            drop(listener.accept().await.unwrap());
+        }
+        loop {
+            let stream = listener.accept().await.unwrap().0.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            let (input, output) = (stream.try_clone().unwrap(), stream);
+            let daemon = tokio::process::Command::new("git")
+                .args(["-c", "safe.directory=*", "daemon", "--inetd", "--export-all"])
+                .arg(format!("--base-path={}", base.display()))
+                .stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(input)))
+                .stdout(std::process::Stdio::from(std::os::fd::OwnedFd::from(output)))
+                .env("HOME", &base)
+                .status();
+            daemon.await.unwrap();
+        }
+    });
+    (port, serving)
+}
+
+#[tokio::test]
+async fn a_git_remote_that_hangs_up_is_asked_again_and_one_that_says_no_is_not() {
+    let bench = Bench::new(StrategyChoice::Overlay);
+    let repo = bench.allowed("repo");
+    fs::create_dir(&repo).unwrap();
+    git(&repo, &["init", "-q"]);
+    fs::write(repo.join("file"), "content").unwrap();
+    git(&repo, &["add", "-A"]);
+    git(&repo, &["commit", "-qm", "one"]);
+    let (port, serving) = git_server(&bench.dir.path().join("allowed"), 2).await;
+    let from = |name: &str| {
+        let url = format!("git://127.0.0.1:{port}/{name}");
+        let kind = Kind::Git(GitSource {
+            url,
+            r#ref: Some("trunk".into()),
+            depth: None,
+        });
+        plan(vec![source("", kind)])
+    };
+    let found = |tree: &Path| fs::read_to_string(tree.join("file")).unwrap() == "content";
+    bench.attempt(key(1, 0, 1), &from("repo"), found).await.unwrap();
+    let error = bench
+        .ws
+        .prepare(key(2, 0, 1), &from("missing"), &NoInputs)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, WorkspaceError::Fetch { .. }), "{error}");
+    assert!(!error.to_string().contains("cannot be reached"), "{error}");
+    serving.abort();
 }

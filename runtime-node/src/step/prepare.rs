@@ -7,12 +7,8 @@ use gantry_proto::v1::{EndCause, Fault, GetArtifactRequest, InputPlan};
 use super::{End, Step, outcome};
 use crate::capture::Patterns;
 use crate::claims::{Phase, Place};
-use crate::retry::Backoff;
 use crate::uplink::{ByteStream, Uplink, UplinkError};
 use crate::workspace::{FetchInput, WorkspaceError};
-
-/// Tries to fetch an input before the attempt is given back.
-const FETCH_TRIES: u32 = 8;
 
 impl Step {
     /// A sandbox with the workspace in its slot; the claim file says `running`.
@@ -108,6 +104,8 @@ impl Step {
                 self.invalid(error.fault())
             }
             WorkspaceError::DiskFull { .. } => self.unfit(error.fault()),
+            WorkspaceError::Stale => End::Dropped,
+            // The node's or the server's fault, never the step's.
             _ => self.lost_with(error.fault()),
         }
     }
@@ -121,22 +119,12 @@ struct Inputs<'a> {
 
 #[async_trait::async_trait]
 impl FetchInput for Inputs<'_> {
-    async fn fetch(&self, input: &InputPlan) -> Result<ByteStream, String> {
-        let assignee = self.step.claim.assignee().clone();
+    async fn fetch(&self, input: &InputPlan) -> Result<ByteStream, UplinkError> {
         let request = GetArtifactRequest {
-            assignee,
+            assignee: self.step.claim.assignee().clone(),
             artifact: input.artifact,
             node: self.step.shared.config.node,
         };
-        let mut backoff = Backoff::patient();
-        for tries in 1.. {
-            match self.uplink.get_artifact(request.clone()).await {
-                Ok(stream) => return Ok(stream),
-                Err(UplinkError::Unreachable(_)) if tries < FETCH_TRIES => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            tokio::time::sleep(backoff.pause()).await;
-        }
-        Err("the server cannot be reached".to_owned())
+        self.uplink.get_artifact(request).await
     }
 }

@@ -122,7 +122,8 @@ fn refused(status: &Status) -> UplinkError {
         (None, Code::PermissionDenied) => ErrorCode::Forbidden,
         (None, Code::NotFound) => ErrorCode::NotFound,
         (None, Code::FailedPrecondition) => ErrorCode::StaleFence,
-        (None, Code::ResourceExhausted | Code::OutOfRange) => ErrorCode::TooLarge,
+        (None, Code::ResourceExhausted) => ErrorCode::Overloaded,
+        (None, Code::OutOfRange) => ErrorCode::TooLarge,
         (None, _) => ErrorCode::InvalidRequest,
     };
     UplinkError::Refused(Fault::new(code, status.message()))

@@ -39,6 +39,22 @@ impl UplinkError {
             Self::Refused(fault) => fault.code.parse().ok(),
         }
     }
+
+    /// Whether asking again later may help, because the trouble is the server's or the node's and not in what was asked. A code that this version does not
+    /// know counts as such: nothing is given up for it.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        !matches!(
+            self.code(),
+            Some(
+                ErrorCode::StaleFence
+                    | ErrorCode::NotFound
+                    | ErrorCode::TooLarge
+                    | ErrorCode::InvalidRequest
+                    | ErrorCode::ArtifactRefused
+            )
+        )
+    }
 }
 
 /// The way to the coordinator: gRPC, or channels within one process.

@@ -28,6 +28,23 @@ pub enum WorkspaceError {
         /// What git or the server said.
         reason: String,
     },
+    /// The source could not be fetched, which is not the source's fault: the node or the server could not do it for too long.
+    #[error("{source_name} could not be fetched by this node: {reason}")]
+    Unavailable {
+        /// The source.
+        source_name: String,
+        /// What the system or the server said.
+        reason: String,
+    },
+    /// The lease is gone, says the server.
+    #[error("the lease has passed to another holder")]
+    Stale,
+    /// What earlier steps left on this node is not here any more.
+    #[error("{reason}")]
+    Gone {
+        /// What is missing.
+        reason: String,
+    },
     /// The step left a tree that cannot be kept.
     #[error("{reason}")]
     BadTree {
@@ -73,6 +90,10 @@ impl WorkspaceError {
         }
     }
 
+    pub(crate) fn gone(reason: impl Into<String>) -> Self {
+        Self::Gone { reason: reason.into() }
+    }
+
     pub(crate) fn refused_with(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Refused {
             reason: reason.into(),
@@ -96,7 +117,9 @@ impl WorkspaceError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Refused { .. } | Self::BadTree { .. } => ErrorCode::WorkspaceRefused,
-            Self::Fetch { .. } => ErrorCode::WorkspaceFetchFailed,
+            Self::Fetch { .. } | Self::Unavailable { .. } => ErrorCode::WorkspaceFetchFailed,
+            Self::Stale => ErrorCode::StaleFence,
+            Self::Gone { .. } => ErrorCode::InfrastructureLost,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
             Self::Io { .. } | Self::Damaged { .. } | Self::NoGid | Self::Cancelled => ErrorCode::Internal,
         }

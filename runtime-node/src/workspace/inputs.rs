@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use futures_util::StreamExt as _;
+use gantry_proto::ErrorCode;
 use gantry_proto::v1::InputPlan;
 use rustix::fs::{Gid, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,7 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::WorkspaceError;
 use super::store::FetchInput;
+use crate::retry::Patience;
 use crate::tree::{self, BENEATH};
+use crate::uplink::UplinkError;
 
 /// Parts of a path under the workspace, or why it is none.
 pub(super) fn parts(path: &str) -> Result<Vec<&OsStr>, WorkspaceError> {
@@ -38,31 +41,72 @@ pub(super) fn parts(path: &str) -> Result<Vec<&OsStr>, WorkspaceError> {
     Ok(parts)
 }
 
-/// Fetches one input into a file of ours and checks what came.
-pub(super) async fn fetch(input: &InputPlan, into: PathBuf, source: &dyn FetchInput) -> Result<(), WorkspaceError> {
-    let bad = |reason: String| WorkspaceError::Fetch {
-        source_name: format!("input {}", input.path),
-        reason,
-    };
-    let mut stream = source.fetch(input).await.map_err(&bad)?;
-    let mut file = File::create(&into).map_err(|error| WorkspaceError::io(&into, error))?;
+/// Why one try to fetch an input failed.
+enum Trouble {
+    /// A file of ours.
+    Ours(WorkspaceError),
+    /// The server said no, or is not there.
+    Uplink(UplinkError),
+    /// It broke off.
+    Broken(io::Error),
+    /// It sent something else.
+    Wrong(String),
+}
+
+/// Fetches one input into a file of ours and checks what came. While the server is away it is waited for, and what broke off begins anew: neither is the
+/// step's fault. Dropping the future ends it.
+pub(super) async fn fetch(input: &InputPlan, into: &Path, source: &dyn FetchInput) -> Result<(), WorkspaceError> {
+    let source_name = || format!("input {}", input.path);
+    let mut patience = Patience::new();
+    loop {
+        let (reason, again) = match fetch_once(input, into, source).await {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Ours(error)) => return Err(error),
+            Err(Trouble::Uplink(error)) if error.code() == Some(ErrorCode::StaleFence) => {
+                return Err(WorkspaceError::Stale);
+            }
+            Err(Trouble::Uplink(error)) if !error.is_passing() => {
+                return Err(WorkspaceError::Fetch {
+                    source_name: source_name(),
+                    reason: error.to_string(),
+                });
+            }
+            Err(Trouble::Uplink(error @ UplinkError::Unreachable(_))) => (error.to_string(), true),
+            Err(Trouble::Uplink(error)) => (error.to_string(), patience.refused()),
+            Err(Trouble::Broken(error)) => (error.to_string(), patience.refused()),
+            Err(Trouble::Wrong(reason)) => (reason, patience.wrong()),
+        };
+        if !again {
+            return Err(WorkspaceError::Unavailable {
+                source_name: source_name(),
+                reason,
+            });
+        }
+        tracing::info!(input = input.path, reason, "input waits");
+        patience.pause().await;
+    }
+}
+
+async fn fetch_once(input: &InputPlan, into: &Path, source: &dyn FetchInput) -> Result<(), Trouble> {
+    let ours = |error: io::Error| Trouble::Ours(WorkspaceError::io(into, error));
+    let mut stream = source.fetch(input).await.map_err(Trouble::Uplink)?;
+    let mut file = File::create(into).map_err(ours)?;
     let (mut hash, mut size) = (Sha256::new(), 0u64);
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| bad(error.to_string()))?;
+        let chunk = chunk.map_err(Trouble::Broken)?;
         size += chunk.len() as u64;
         if size > input.size_bytes {
-            return Err(bad(format!(
-                "more than the {} bytes that it should have",
+            return Err(Trouble::Wrong(format!(
+                "more came than the {} bytes that it should have",
                 input.size_bytes
             )));
         }
         hash.update(&chunk);
         // Chunks are small and go to the page cache.
-        file.write_all(&chunk)
-            .map_err(|error| WorkspaceError::io(&into, error))?;
+        file.write_all(&chunk).map_err(ours)?;
     }
     if size != input.size_bytes || hash.finalize().as_slice() != input.sha256.as_ref() {
-        return Err(bad(format!(
+        return Err(Trouble::Wrong(format!(
             "{size} bytes came, and they are not the ones that were recorded"
         )));
     }

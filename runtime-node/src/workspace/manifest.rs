@@ -104,7 +104,7 @@ impl Manifest {
         let mut below: Vec<&Layer> = self.layers.iter().filter(|layer| layer.step < step).collect();
         below.sort_by_key(|layer| std::cmp::Reverse(layer.step));
         if below.first().map(|layer| layer.step) != step.checked_sub(1) {
-            return Err(WorkspaceError::refused(format!(
+            return Err(WorkspaceError::gone(format!(
                 "this node does not have the workspace as of step {step}"
             )));
         }

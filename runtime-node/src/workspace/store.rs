@@ -26,7 +26,7 @@ use super::strategy::{CopyStrategy, LayerStrategy, OverlayStrategy};
 use crate::config::{GitConfig, StrategyChoice};
 use crate::id_pool::IdPool;
 use crate::tree::{self, Special, TreeCopy};
-use crate::uplink::ByteStream;
+use crate::uplink::{ByteStream, UplinkError};
 
 /// Which try at which step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,8 +48,8 @@ impl AttemptKey {
 /// Where inputs come from.
 #[async_trait::async_trait]
 pub trait FetchInput: Send + Sync {
-    /// The bytes of an input, or why there are none.
-    async fn fetch(&self, input: &InputPlan) -> Result<ByteStream, String>;
+    /// The bytes of an input, or why there are none now. It is asked again for what may pass.
+    async fn fetch(&self, input: &InputPlan) -> Result<ByteStream, UplinkError>;
 }
 
 /// Where an attempt's whole tree can be read; it stays until the attempt is sealed or dropped.
@@ -211,7 +211,7 @@ impl Workspaces {
         let manifest = match known {
             Some(manifest) => manifest,
             None if key.step == 0 => self.build(&guard, key.task, plan, inputs, &cancel).await?,
-            None => return Err(WorkspaceError::refused("this node does not have the task's workspace")),
+            None => return Err(WorkspaceError::gone("this node does not have the task's workspace")),
         };
         let gid = manifest.gid;
         let present = manifest.inputs.clone();
@@ -326,9 +326,8 @@ impl Workspaces {
                 let (other, dir, at, cancel) = (*other, self.dir(*other), self.dir(task).join("from"), cancel.clone());
                 self.block(guard, move || {
                     let _source_guard = source_guard;
-                    let gone = || {
-                        WorkspaceError::refused(format!("this node does not have the finished workspace of {other}"))
-                    };
+                    let gone =
+                        || WorkspaceError::gone(format!("this node does not have the finished workspace of {other}"));
                     let manifest = Manifest::load(&dir)?
                         .filter(|manifest| manifest.complete)
                         .ok_or_else(gone)?;
@@ -352,7 +351,7 @@ impl Workspaces {
         for input in inputs {
             inputs::parts(&input.path)?;
             let fetched = dir.join("incoming");
-            inputs::fetch(input, fetched.clone(), source).await?;
+            inputs::fetch(input, &fetched, source).await?;
             let (root, input) = (root.to_owned(), input.clone());
             self.block(guard, move || inputs::install(&fetched, &root, &input, gid))
                 .await?;

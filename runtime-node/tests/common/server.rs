@@ -23,6 +23,8 @@ pub struct TestUplink {
     sessions: mpsc::Sender<End>,
     pub artifacts: Mutex<BTreeMap<String, Vec<u8>>>,
     pub away: AtomicBool,
+    /// How the next uploads are refused.
+    pub refusals: Mutex<Vec<UplinkError>>,
 }
 
 #[async_trait::async_trait]
@@ -41,6 +43,9 @@ impl Uplink for TestUplink {
     }
 
     async fn put_artifact(&self, header: ArtifactHeader, mut data: ByteStream) -> Result<Artifact, UplinkError> {
+        if let Some(refusal) = self.refusals.lock().pop() {
+            return Err(refusal);
+        }
         let mut content = Vec::new();
         while let Some(chunk) = data.next().await {
             content.extend_from_slice(&chunk.unwrap());
@@ -86,6 +91,7 @@ impl Server {
             sessions: sender,
             artifacts: Mutex::default(),
             away: AtomicBool::new(false),
+            refusals: Mutex::default(),
         };
         Self {
             sessions,

@@ -29,13 +29,67 @@ pub(super) enum GitError {
     Timeout(Duration),
     #[error("{stderr}")]
     Failed { stderr: String },
+    /// Asked several times.
+    #[error("the remote cannot be reached: {0}")]
+    Away(#[source] Box<GitError>),
 }
 
 impl GitError {
+    /// Whether the remote may do it when it is asked again.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Start(_) => false,
+            Self::Timeout(_) | Self::Away(_) => true,
+            Self::Failed { stderr } => {
+                PASSING.iter().any(|text| stderr.contains(text)) && !FINAL.iter().any(|text| stderr.contains(text))
+            }
+        }
+    }
+
     pub(super) fn is_disk_full(&self) -> bool {
         matches!(self, Self::Failed { stderr } if stderr.contains("No space left on device") || stderr.contains("Disk quota exceeded"))
     }
 }
+
+/// What git and its helpers say (in the C locale) when a remote cannot be reached, or breaks off, rather than says no.
+const PASSING: &[&str] = &[
+    "Could not resolve host",
+    "Could not resolve hostname",
+    "unable to look up",
+    "Temporary failure in name resolution",
+    "Failed to connect",
+    "unable to connect",
+    "Broken pipe",
+    "Connection refused",
+    "Connection reset",
+    "Connection timed out",
+    "Connection closed by",
+    "Operation timed out",
+    "Operation too slow",
+    "Network is unreachable",
+    "No route to host",
+    "SSL_ERROR_SYSCALL",
+    "gnutls_handshake",
+    "TLS connection was non-properly terminated",
+    "Empty reply from server",
+    "transfer closed with",
+    "early EOF",
+    "the remote end hung up",
+    "Proxy CONNECT aborted",
+    "returned error: 408",
+    "returned error: 429",
+    "returned error: 5",
+];
+
+/// What a remote says for good, even when it hangs up next.
+const FINAL: &[&str] = &[
+    "Permission denied",
+    "Host key verification failed",
+    "not found",
+    "does not exist",
+    "access denied",
+    "not exported",
+];
 
 /// How git is run.
 #[derive(Debug, Clone)]
@@ -188,5 +242,35 @@ fn tail(stderr: &str, status: std::process::ExitStatus) -> String {
         format!("git ended with {status}")
     } else {
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        let failed = |stderr: &str| GitError::Failed { stderr: stderr.into() };
+        for passing in [
+            "fatal: unable to access 'https://h/r/': Could not resolve host: h",
+            "fatal: unable to access 'https://h/r/': The requested URL returned error: 503",
+            "error: RPC failed; curl 56 Recv failure: Connection reset by peer; fatal: early EOF",
+            "fatal: unable to connect to 127.0.0.1:; 127.0.0.1: errno=Connection refused",
+            "ssh: connect to host h port 22: Connection timed out; fatal: Could not read from remote repository.",
+            "fatal: the remote end hung up unexpectedly",
+        ] {
+            assert!(failed(passing).is_passing(), "{passing}");
+        }
+        for stays in [
+            "fatal: repository 'https://h/r/' not found",
+            "fatal: unable to access 'https://h/r/': The requested URL returned error: 403",
+            "fatal: could not read Username for 'https://h': terminal prompts disabled",
+            "git@h: Permission denied (publickey).; fatal: the remote end hung up unexpectedly",
+            "fatal: remote error: access denied or repository not exported: /r",
+            "fatal: couldn't find remote ref refs/heads/x",
+        ] {
+            assert!(!failed(stays).is_passing(), "{stays}");
+        }
     }
 }

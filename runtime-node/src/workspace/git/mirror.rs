@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gantry_proto::v1::GitSource;
 use parking_lot::Mutex;
@@ -12,9 +13,15 @@ use super::command::{CONFIG, Git, GitError, Transports};
 use super::source::{GitUrl, check_ref};
 use crate::atomic;
 use crate::config::GitConfig;
+use crate::retry::Backoff;
 use crate::tree;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::local::AllowList;
+
+/// Tries to reach a remote, within [`GitConfig::timeout`], before its being away is the source's fault.
+const REMOTE_TRIES: u32 = 6;
+/// Pauses between them: half a minute in all.
+const REMOTE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// The mirrors of a node.
 #[derive(Debug)]
@@ -120,6 +127,10 @@ impl Mirrors {
         } else if !self.has_commit(&mirror, source.r#ref.as_deref()).await
             && let Err(error) = self.update(&mirror, &origin).await
         {
+            // A new mirror helps against a broken one, not against a remote that is away.
+            if matches!(error, GitError::Away(_)) {
+                return Err(fetched(error));
+            }
             tracing::info!(%error, "git mirror could not be brought up to date; making a new one");
             self.rebuild(&mirror, &origin).await.map_err(fetched)?;
         }
@@ -127,7 +138,9 @@ impl Mirrors {
             match self.work_tree(&mirror, &origin, source, into).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Git(error)) if last || error.is_disk_full() => return Err(fetched(error)),
+                Err(Failure::Git(error)) if last || error.is_disk_full() || matches!(error, GitError::Away(_)) => {
+                    return Err(fetched(error));
+                }
                 Err(Failure::Git(error)) => {
                     tracing::warn!(%error, "git mirror is of no use; making a new one");
                     self.rebuild(&mirror, &origin).await.map_err(fetched)?;
@@ -142,9 +155,31 @@ impl Mirrors {
         if error.is_disk_full() {
             return WorkspaceError::DiskFull { path: self.dir.clone() };
         }
-        WorkspaceError::Fetch {
-            source_name: format!("git repository {}", origin.named),
-            reason: error.to_string(),
+        let (source_name, reason) = (format!("git repository {}", origin.named), error.to_string());
+        match error {
+            GitError::Start(_) => WorkspaceError::Unavailable { source_name, reason },
+            GitError::Timeout(_) | GitError::Failed { .. } | GitError::Away(_) => {
+                WorkspaceError::Fetch { source_name, reason }
+            }
+        }
+    }
+
+    /// A command that speaks to the remote. One that is away, or breaks off, is asked again a few times.
+    async fn ask(&self, dir: &Path, origin: &Origin, args: &[&str]) -> Result<String, GitError> {
+        let began = Instant::now();
+        let mut backoff = Backoff::new(REMOTE_PAUSES.0, REMOTE_PAUSES.1);
+        let mut tries = 1;
+        loop {
+            let error = match self.git.run(dir, origin.transports, args).await {
+                Err(error) if error.is_passing() && origin.transports == Transports::Remote => error,
+                answer => return answer,
+            };
+            if tries == REMOTE_TRIES || began.elapsed() >= self.git.timeout {
+                return Err(GitError::Away(Box::new(error)));
+            }
+            tracing::info!(%error, repository = origin.named, "git remote cannot be reached; trying again");
+            tokio::time::sleep(backoff.pause()).await;
+            tries += 1;
         }
     }
 
@@ -173,7 +208,7 @@ impl Mirrors {
             "+refs/heads/*:refs/heads/*",
             "+refs/tags/*:refs/tags/*",
         ];
-        self.git.run(mirror, origin.transports, &args).await.map(drop)
+        self.ask(mirror, origin, &args).await.map(drop)
     }
 
     /// Makes the mirror anew; the old one stays until the new one is whole.
@@ -236,8 +271,7 @@ impl Mirrors {
                 &origin.location,
                 &spec,
             ];
-            self.git
-                .run(mirror, origin.transports, &args)
+            self.ask(mirror, origin, &args)
                 .await
                 .map_err(|error| Failure::Final(self.fetch_error(origin, &error)))?;
             if let Some(commit) = self.commit(mirror, name).await {
@@ -253,8 +287,7 @@ impl Mirrors {
     async fn resolve_head(&self, mirror: &Path, origin: &Origin) -> Result<Target, Failure> {
         let args = ["ls-remote", "--symref", "--", &origin.location, "HEAD"];
         let listed = self
-            .git
-            .run(mirror, origin.transports, &args)
+            .ask(mirror, origin, &args)
             .await
             .map_err(|error| Failure::Final(self.fetch_error(origin, &error)))?;
         let mut target = Target {
@@ -288,7 +321,7 @@ impl Mirrors {
                 &origin.location,
                 &target.commit,
             ];
-            self.git.run(mirror, origin.transports, &args).await?;
+            self.ask(mirror, origin, &args).await?;
         }
         Ok(target)
     }
