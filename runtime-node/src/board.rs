@@ -276,6 +276,11 @@ impl Board {
         health
     }
 
+    /// Tells of changes of health.
+    pub(crate) fn health_changes(&self) -> watch::Receiver<NodeHealth> {
+        self.health.subscribe()
+    }
+
     pub(crate) fn set_health(&self, health: NodeHealth) {
         self.health.send_if_modified(|old| {
             let changed = old.docker_ok != health.docker_ok || old.fault != health.fault;

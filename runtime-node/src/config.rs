@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub disk_reserve_bytes: u64,
     /// How often Docker and the disk are looked at.
     pub health_interval: Duration,
+    /// How often containers are looked for that nobody claims. The first time is at the start, the second soon after it.
+    pub reconcile_interval: Duration,
     /// Longest time that connecting, and the server's first answer, may take.
     pub connect_timeout: Duration,
     /// First and longest pause before the next try to connect.
@@ -101,6 +103,7 @@ impl NodeConfig {
             git: GitConfig::default(),
             strategy: StrategyChoice::Auto,
             disk_reserve_bytes: 256 << 20,
+            reconcile_interval: Duration::from_secs(60),
             health_interval: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             reconnect: (Duration::from_millis(200), Duration::from_secs(15)),

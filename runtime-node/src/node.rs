@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use gantry_fleet_manager::Fleet;
+use gantry_fleet_manager::{Fleet, FleetError};
 use gantry_proto::time::{Clock, SystemClock};
 use gantry_proto::v1::{Assignment, Fault, NodeHealth};
 use gantry_proto::{ErrorCode, PartitionId, SandboxId, TaskId};
@@ -150,39 +151,54 @@ impl Shared {
     }
 }
 
-/// Looks after the node's fitness for work: removes what an earlier process left, then watches Docker and the disk.
+/// When containers are looked for again after the start: one that an earlier process had asked for may appear only after that process was killed.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
+
+/// Looks after the node's fitness for work: removes what nobody claims, at the start and again and again, and watches Docker and the disk.
 async fn keep(shared: Arc<Shared>) {
     let mut backoff = Backoff::patient();
+    let mut again = Instant::now();
     loop {
         shared.look().await;
-        if !shared.board.is_ready() {
-            let claimed: BTreeSet<SandboxId> = shared
-                .board
-                .held()
-                .into_iter()
-                .filter_map(|held| held.sandbox)
-                .collect();
-            match shared.fleet.reconcile(&claimed).await {
-                Ok(done) => {
-                    tracing::info!(
-                        kept = done.kept.len(),
-                        removed = done.removed.len(),
-                        missing = done.missing.len(),
-                        "sandboxes reconciled"
-                    );
-                    shared.board.set_ready();
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "sandboxes cannot be reconciled; no work is taken");
+        let ready = shared.board.is_ready();
+        if !ready || (Instant::now() >= again && shared.board.health().docker_ok) {
+            let interval = shared.config.reconcile_interval;
+            again = Instant::now() + if ready { interval } else { interval.min(SECOND_LOOK) };
+            if let Err(error) = reconcile(&shared).await {
+                tracing::warn!(%error, ready, "sandboxes cannot be reconciled");
+                if !ready {
+                    // No work is taken before.
                     shared.board.note_fault(error.into());
                     tokio::time::sleep(backoff.pause()).await;
                     continue;
                 }
+            } else if !ready {
+                shared.board.set_ready();
+                continue;
             }
         }
         tokio::time::sleep(shared.config.health_interval).await;
     }
+}
+
+/// Removes sandboxes that no claim of this node names.
+async fn reconcile(shared: &Shared) -> Result<(), FleetError> {
+    let claimed: BTreeSet<SandboxId> = shared
+        .board
+        .held()
+        .into_iter()
+        .filter_map(|held| held.sandbox)
+        .collect();
+    let done = shared.fleet.reconcile(&claimed).await?;
+    if !shared.board.is_ready() || !done.removed.is_empty() {
+        tracing::info!(
+            kept = done.kept.len(),
+            removed = done.removed.len(),
+            missing = done.missing.len(),
+            "sandboxes reconciled"
+        );
+    }
+    Ok(())
 }
 
 /// A running node. Dropping it stops its tasks as [`Node::shutdown`] does, without waiting for them.
@@ -265,7 +281,16 @@ impl Node {
                 () = stop.cancelled() => {}
             }
         });
-        shared.tasks.spawn(session::run(shared.clone()));
+        let dialler = shared.clone();
+        shared.tasks.spawn(async move {
+            // So that the first registration says how the node is. A Docker that does not even refuse is not waited for.
+            let first_look = tokio::time::timeout(dialler.config.connect_timeout, dialler.look());
+            tokio::select! {
+                _ = first_look => {}
+                () = dialler.stop.cancelled() => {}
+            }
+            session::run(dialler).await;
+        });
         Ok(Self {
             shared,
             _lock: opened.lock,

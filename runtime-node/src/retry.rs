@@ -33,6 +33,12 @@ impl Backoff {
         full.mul_f64(share)
     }
 
+    /// No pause is longer than this from now on.
+    pub(crate) fn cap(&mut self, longest: Duration) {
+        self.longest = self.longest.min(longest).max(self.first);
+        self.next = self.next.min(self.longest);
+    }
+
     /// The last try was good.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
@@ -94,6 +100,8 @@ mod tests {
                 "{pause:?} of {full}"
             );
         }
+        backoff.cap(Duration::from_millis(200));
+        assert!(backoff.pause() <= Duration::from_millis(200));
         backoff.reset();
         assert!(backoff.pause() <= Duration::from_millis(100));
     }

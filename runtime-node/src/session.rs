@@ -37,15 +37,33 @@ enum SessionEnd {
     Stopped,
 }
 
+/// Of a lease, the most that may pass between two tries to reach the server: a server that comes back finds its nodes before their leases have run out.
+const PAUSE_OF_LEASE: u32 = 6;
+/// Of a lease, the most that one try may take.
+const DIAL_OF_LEASE: u32 = 3;
+
+/// Less than this is no time to dial in.
+const DIAL_MIN: Duration = Duration::from_secs(3);
+
+/// What one session leaves to the next.
+struct Dial {
+    backoff: Backoff,
+    /// Longest that dialling may take, and registering.
+    limit: Duration,
+}
+
 /// Keeps a session until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let (first, longest) = shared.config.reconnect;
-    let mut backoff = Backoff::new(first, longest);
+    let mut dial = Dial {
+        backoff: Backoff::new(first, longest),
+        limit: shared.config.connect_timeout,
+    };
     let mut epoch = 0;
     loop {
         epoch += 1;
         let end = tokio::select! {
-            end = serve(&shared, epoch, &mut backoff) => end,
+            end = serve(&shared, epoch, &mut dial) => end,
             () = shared.stop.cancelled() => SessionEnd::Stopped,
         };
         shared.board.set_session(None);
@@ -55,16 +73,19 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ => tracing::info!(%end, "session with the server ended; work goes on"),
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.pause()) => {}
+            () = tokio::time::sleep(dial.backoff.pause()) => {}
             () = shared.stop.cancelled() => return,
         }
     }
 }
 
-async fn serve(shared: &Arc<Shared>, epoch: u64, backoff: &mut Backoff) -> SessionEnd {
-    match open(shared, epoch).await {
+async fn serve(shared: &Arc<Shared>, epoch: u64, dial: &mut Dial) -> SessionEnd {
+    match open(shared, epoch, dial.limit).await {
         Ok((session, registered, down)) => {
-            backoff.reset();
+            let lease = Duration::from_millis(registered.lease_ms);
+            dial.backoff.cap(lease / PAUSE_OF_LEASE);
+            dial.backoff.reset();
+            dial.limit = shared.config.connect_timeout.min(lease / DIAL_OF_LEASE).max(DIAL_MIN);
             shared.board.set_session(Some(session.clone()));
             match pump(shared, &session, &registered, down).await {
                 Ok(()) => SessionEnd::Closed,
@@ -77,8 +98,7 @@ async fn serve(shared: &Arc<Shared>, epoch: u64, backoff: &mut Backoff) -> Sessi
 
 type Opened = (SessionHandle, Registered, mpsc::Receiver<ServerToNode>);
 
-async fn open(shared: &Arc<Shared>, epoch: u64) -> Result<Opened, SessionEnd> {
-    let limit = shared.config.connect_timeout;
+async fn open(shared: &Arc<Shared>, epoch: u64, limit: Duration) -> Result<Opened, SessionEnd> {
     let (up, mut down) = tokio::time::timeout(limit, shared.uplink.connect())
         .await
         .map_err(|_| SessionEnd::Silent)??;
@@ -170,7 +190,9 @@ async fn pump(
 ) -> Result<(), SessionEnd> {
     let beat = Duration::from_millis(registered.heartbeat_ms.max(10));
     let mut lease = Duration::from_millis(registered.lease_ms).max(beat * 2);
-    let mut beats = tokio::time::interval_at(Instant::now() + beat, beat);
+    // The first one at once: the leases may be old.
+    let mut beats = tokio::time::interval(beat);
+    let mut health = shared.board.health_changes();
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answered = Instant::now();
     shared.board.send_credits(session).await;
@@ -182,8 +204,11 @@ async fn pump(
                     answered = Instant::now();
                     lease = Duration::from_millis(renewed.lease_ms).max(beat * 2);
                 }
-                receive(shared, session, message).await?;
+                // Who takes no answer for a whole lease while it is being read is dead, or waits for us in turn.
+                let received = tokio::time::timeout(lease, receive(shared, session, message));
+                received.await.map_err(|_| SessionEnd::Silent)??;
             }
+            Ok(()) = health.changed() => beats.reset_immediately(),
             _ = beats.tick() => {
                 if answered.elapsed() > lease {
                     return Err(SessionEnd::Silent);

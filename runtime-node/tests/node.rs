@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use common::fleet::HostFleet;
 use common::server::Server;
+use gantry_fleet_manager::{Fleet as _, ImageId, Profile};
 use gantry_proto::v1::{
     Assignee, Assignment, CancelStep, Command, EndCause, Fault, HeldState, Plan, ReleaseWorkspaces, Resources,
     StepResult, node_to_server, server_to_node::Kind,
 };
-use gantry_proto::{ErrorCode, NodeId, TaskId};
+use gantry_proto::{ErrorCode, NodeId, SandboxId, TaskId};
 use gantry_runtime_node::{Node, NodeConfig, StrategyChoice, UplinkError};
 
 struct Bench {
@@ -26,6 +27,7 @@ struct Bench {
     server: Server,
     strategy: StrategyChoice,
     slots: u32,
+    reconcile_interval: Duration,
 }
 
 impl Bench {
@@ -40,6 +42,7 @@ impl Bench {
             server: Server::new(),
             strategy: StrategyChoice::Auto,
             slots: 2,
+            reconcile_interval: Duration::from_secs(60),
         }
     }
 
@@ -50,6 +53,7 @@ impl Bench {
     async fn start(&self) -> Node {
         let mut config = NodeConfig::new(NodeId::from_bytes([5; 16]), "test", self.state());
         config.slots = self.slots;
+        config.reconcile_interval = self.reconcile_interval;
         config.strategy = self.strategy;
         config.disk_reserve_bytes = 0;
         config.health_interval = Duration::from_millis(20);
@@ -466,6 +470,32 @@ async fn a_process_that_ended_well_is_not_run_again_because_the_server_cannot_st
     let mut step = assignment(0, 2, "echo made > file");
     step.plan.artifact_globs = vec!["file".into()];
     assert_eq!(run(&mut bench, step).await.cause(), EndCause::Contract);
+    bench.nothing_left(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_container_that_appears_after_the_start_and_that_nobody_claims_is_removed() {
+    let mut bench = Bench::new();
+    bench.reconcile_interval = Duration::from_millis(20);
+    let node = bench.start().await;
+    let register = bench.server.accept().await;
+    assert!(register.health.unwrap().docker_ok, "it looks before it registers");
+    bench.server.credits_of(2).await;
+    // An earlier process had asked for it and was killed before Docker had made it.
+    let profile = Profile {
+        image: ImageId("sha256:1".into()),
+        resources: Resources::default(),
+        runtime: None,
+    };
+    bench
+        .fleet
+        .claim(SandboxId::from_bytes([8; 16]), &profile)
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(30), bench.fleet.destroyed.notified())
+        .await
+        .expect("it is found");
     bench.nothing_left(&node).await;
     node.shutdown().await;
 }

@@ -160,7 +160,13 @@ impl Uplink for GrpcUplink {
             let mut stream = match opened {
                 Ok(Ok(response)) => response.into_inner(),
                 Ok(Err(status)) => {
-                    let _ = incoming.send(refusal(&status)).await;
+                    match refused(&status) {
+                        UplinkError::Refused(fault) => {
+                            // The caller may have gone.
+                            let _ = incoming.send(refusal(fault)).await;
+                        }
+                        UplinkError::Unreachable(reason) => tracing::debug!(reason, "session was not opened"),
+                    }
                     return;
                 }
                 Err(_) => return,
@@ -228,12 +234,8 @@ fn tower_ready(
     tonic::client::GrpcService::<tonic::body::Body>::poll_ready(channel, cx)
 }
 
-fn refusal(status: &Status) -> gantry_proto::v1::ServerToNode {
+fn refusal(fault: Fault) -> gantry_proto::v1::ServerToNode {
     use gantry_proto::v1::{Refused, ServerToNode, server_to_node::Kind};
-    let fault = match refused(status) {
-        UplinkError::Refused(fault) => fault,
-        UplinkError::Unreachable(reason) => Fault::new(ErrorCode::Overloaded, reason),
-    };
     ServerToNode {
         kind: Some(Kind::Refused(Refused { fault })),
     }

@@ -41,6 +41,7 @@ pub struct HostFleet {
     pub hold_images: AtomicBool,
     pub image_asked: Notify,
     pub claims: Mutex<Vec<SandboxId>>,
+    pub destroyed: Notify,
 }
 
 impl HostFleet {
@@ -53,6 +54,7 @@ impl HostFleet {
             hold_images: AtomicBool::new(false),
             image_asked: Notify::new(),
             claims: Mutex::default(),
+            destroyed: Notify::new(),
         })
     }
 
@@ -187,6 +189,7 @@ impl Fleet for HostFleet {
             "the slot is unmounted before its sandbox is destroyed"
         );
         let _ = std::fs::remove_dir_all(dir);
+        self.destroyed.notify_one();
         Ok(())
     }
 
