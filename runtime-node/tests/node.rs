@@ -406,6 +406,42 @@ async fn without_docker_work_is_given_back_and_comes_again_when_docker_does() {
 }
 
 #[tokio::test]
+async fn work_is_given_back_before_docker_is_there_to_clean_up() {
+    let mut bench = Bench::new();
+    bench.fleet.hold_images.store(true, Ordering::SeqCst);
+    let node = bench.start().await;
+    bench.server.accept().await;
+    bench.server.credits_of(2).await;
+    let step = assignment(0, 1, "true");
+    let assignee = step.assignee.clone();
+    bench.server.send(Kind::Assign(step)).await;
+    bench.fleet.image_asked.notified().await;
+    bench.fleet.docker_down.store(true, Ordering::SeqCst);
+    bench.fleet.hold_images.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        loop {
+            if let node_to_server::Kind::AssignmentRefused(refused) = bench.server.next().await {
+                assert_eq!(refused.assignee, assignee);
+                break;
+            }
+        }
+        assert_eq!(
+            bench.claim_files(),
+            1,
+            "it is forgotten only when nothing of it is left"
+        );
+        // The next session hears it, too: the server may not have noted it.
+        bench.server.hang_up();
+        let register = bench.server.accept().await;
+        assert_eq!(register.holding.len(), 1);
+    }
+    bench.fleet.docker_down.store(false, Ordering::SeqCst);
+    bench.server.credits_of(2).await;
+    bench.nothing_left(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_damaged_claim_is_put_aside_and_its_sandbox_removed() {
     let mut bench = Bench::new();
     let node = bench.start().await;

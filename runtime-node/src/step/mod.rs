@@ -77,8 +77,8 @@ pub(crate) async fn drive(shared: Arc<Shared>, claim: Claim, orders: watch::Rece
             step.report(*result).await;
         }
         End::Refused(fault) => {
-            step.clean_up().await;
             step.give_back(fault).await;
+            step.forget().await;
         }
         End::Dropped => {
             step.clean_up().await;
@@ -429,22 +429,48 @@ impl Step {
         self.forget().await;
     }
 
-    /// Nothing ran: the server gives it to somebody else.
+    /// Nothing ran: the server gives it to somebody else, and is told so before anything is cleaned up, which may have to wait for Docker. Until it is
+    /// forgotten here every new session hears it again.
     async fn give_back(&mut self, fault: Fault) {
         let assignee = self.claim.assignee().clone();
-        let session = self.session.borrow().clone();
-        self.forget().await;
-        // Without a session it is not in the next registration either, which says the same.
-        if let Some(session) = session {
-            self.shared.board.send_credits(&session).await;
-            session
-                .send(Kind::AssignmentRefused(AssignmentRefused { assignee, fault }))
-                .await;
+        let refused = AssignmentRefused { assignee, fault };
+        let mut session = self.session.clone();
+        let mut told = 0;
+        let board = &self.shared.board;
+        let mut tell = async || {
+            let Some(now) = session.borrow_and_update().clone().filter(|now| now.epoch != told) else {
+                // The board is gone, and so is the node.
+                if session.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                return;
+            };
+            told = now.epoch;
+            let telling = async {
+                board.send_credits(&now).await;
+                now.send(Kind::AssignmentRefused(refused.clone())).await
+            };
+            tokio::select! {
+                _ = telling => {}
+                _ = session.changed() => {}
+            }
+        };
+        if self.session.borrow().is_some() {
+            tell().await;
+        }
+        let telling = async {
+            loop {
+                tell().await;
+            }
+        };
+        tokio::select! {
+            () = self.clean_up() => {}
+            () = telling => {}
         }
     }
 
     /// Removes everything of the attempt but its claim.
-    async fn clean_up(&mut self) {
+    async fn clean_up(&self) {
         self.kill().await;
         self.unmount().await;
         self.destroy().await;
