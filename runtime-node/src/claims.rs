@@ -103,6 +103,8 @@ pub struct Claim {
     pub uid: u32,
     /// Where the sandbox is; known from [`Phase::Running`] on.
     pub place: Option<Place>,
+    /// Id of the sandbox's image, which a name may not mean any more; known as its place is.
+    pub image: Option<String>,
     /// How far it has come.
     pub phase: Phase,
     /// Output up to here is known to be durable upstream.
@@ -149,6 +151,8 @@ struct Body {
     sandbox: SandboxId,
     uid: u32,
     place: Option<Place>,
+    #[serde(default)]
+    image: Option<String>,
     phase: BodyPhase,
     #[serde(default)]
     output_acked: u64,
@@ -189,6 +193,7 @@ fn encode(claim: &Claim) -> Vec<u8> {
         sandbox: claim.sandbox,
         uid: claim.uid,
         place: claim.place.clone(),
+        image: claim.image.clone(),
         phase: match &claim.phase {
             Phase::Claimed => BodyPhase::Claimed,
             Phase::Running => BodyPhase::Running,
@@ -242,6 +247,7 @@ fn decode(path: &Path, file: &[u8]) -> Result<Claim, ClaimError> {
         sandbox: body.sandbox,
         uid: body.uid,
         place: body.place,
+        image: body.image,
         phase: match body.phase {
             BodyPhase::Claimed => Phase::Claimed,
             BodyPhase::Running => Phase::Running,
@@ -362,6 +368,7 @@ mod tests {
                 nonce: [9; 32],
                 slot: "/run/slot".into(),
             }),
+            image: Some("sha256:1".into()),
             phase,
             output_acked: 7,
             prepare_ms: 1,

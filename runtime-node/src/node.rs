@@ -86,6 +86,7 @@ impl Shared {
             sandbox,
             uid,
             place: None,
+            image: None,
             phase: Phase::Claimed,
             output_acked: 0,
             prepare_ms: 0,

@@ -192,7 +192,8 @@ impl Step {
             tracing::warn!(%error, "workspace of an adopted sandbox cannot be mounted");
             return self.lost("its workspace could not be mounted again");
         }
-        let image = while_away("look at the image", || shared.fleet.image(&plan.image)).await;
+        let image = self.claim.image.as_deref().unwrap_or(&plan.image);
+        let image = while_away("look at the image", || shared.fleet.image(image)).await;
         let gid = self.shared.workspaces.gid(key.task).await;
         let (image, gid) = match (image, gid) {
             (Ok(image), Ok(gid)) => (image, gid),

@@ -16,6 +16,7 @@ impl Step {
         let plan = self.claim.assignment.plan.clone();
         self.claim.phase = Phase::Claimed;
         self.claim.place = None;
+        self.claim.image = None;
         self.save().await.map_err(|error| self.not_saved(&error))?;
         if let Err(error) = Patterns::new(&plan.artifact_globs, &plan.required_artifacts) {
             return Err(self.invalid(error.fault()));
@@ -53,6 +54,7 @@ impl Step {
             slot: sandbox.slot.clone(),
         };
         self.claim.place = Some(place);
+        self.claim.image = Some(image.id.0.clone());
         let gid = workspace.map_err(|error| self.no_workspace(&error))?;
         self.claim.phase = Phase::Running;
         self.save().await.map_err(|error| self.not_saved(&error))?;

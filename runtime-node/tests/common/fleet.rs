@@ -42,6 +42,8 @@ pub struct HostFleet {
     pub image_asked: Notify,
     pub claims: Mutex<Vec<SandboxId>>,
     pub destroyed: Notify,
+    /// As they were asked for.
+    pub images: Mutex<Vec<String>>,
 }
 
 impl HostFleet {
@@ -55,6 +57,7 @@ impl HostFleet {
             image_asked: Notify::new(),
             claims: Mutex::default(),
             destroyed: Notify::new(),
+            images: Mutex::default(),
         })
     }
 
@@ -121,6 +124,7 @@ impl Fleet for HostFleet {
     }
 
     async fn image(&self, name: &str) -> Result<Image, FleetError> {
+        self.images.lock().push(name.to_owned());
         self.image_asked.notify_one();
         while self.hold_images.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
