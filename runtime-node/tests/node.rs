@@ -538,6 +538,19 @@ async fn a_container_that_appears_after_the_start_and_that_nobody_claims_is_remo
     node.shutdown().await;
 }
 
+#[tokio::test]
+async fn a_node_beats_at_once_and_when_its_health_changes() {
+    let mut bench = Bench::new();
+    bench.server.heartbeat_ms = 3_600_000;
+    let node = bench.start().await;
+    bench.server.accept().await;
+    // The server may have been away: the leases are renewed first of all.
+    bench.server.heartbeat().await;
+    bench.fleet.docker_down.store(true, Ordering::SeqCst);
+    while bench.server.heartbeat().await.health.unwrap().docker_ok {}
+    node.shutdown().await;
+}
+
 /// A step that is not the last of its task.
 fn not_last(mut assignment: Assignment) -> Assignment {
     assignment.plan.last = false;

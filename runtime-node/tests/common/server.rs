@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use gantry_proto::v1::{
-    Artifact, ArtifactHeader, Assignee, GetArtifactRequest, HeldVerdict, LeasesRenewed, NodeToServer, OutputAccepted,
-    Register, Registered, ResultAccepted, ServerToNode, StepResult, node_to_server, server_to_node::Kind,
+    Artifact, ArtifactHeader, Assignee, GetArtifactRequest, Heartbeat, HeldVerdict, LeasesRenewed, NodeToServer,
+    OutputAccepted, Register, Registered, ResultAccepted, ServerToNode, StepResult, node_to_server,
+    server_to_node::Kind,
 };
 use gantry_proto::{ArtifactId, NODE_PROTOCOL};
 use gantry_runtime_node::{ByteStream, Connection, Uplink, UplinkError};
@@ -79,6 +80,7 @@ pub struct Server {
     pub started: Vec<Assignee>,
     /// Answers to give output and heartbeats by themselves.
     pub accept_output: bool,
+    pub heartbeat_ms: u64,
 }
 
 /// Longest that anything in a test may take.
@@ -101,6 +103,7 @@ impl Server {
             credits: None,
             started: Vec::new(),
             accept_output: true,
+            heartbeat_ms: 50,
         }
     }
 
@@ -129,7 +132,7 @@ impl Server {
         let verdicts = register.holding.iter().map(|held| verdict(&held.assignee)).collect();
         let registered = Registered {
             protocol: NODE_PROTOCOL,
-            heartbeat_ms: 50,
+            heartbeat_ms: self.heartbeat_ms,
             lease_ms: 5_000,
             verdicts,
         };
@@ -160,6 +163,17 @@ impl Server {
             stale,
         }))
         .await;
+    }
+
+    /// Reads up to the next heartbeat.
+    pub async fn heartbeat(&mut self) -> Heartbeat {
+        loop {
+            let (from_node, _) = self.session.as_mut().unwrap();
+            let message = tokio::time::timeout(PATIENCE, from_node.recv()).await;
+            if let Some(node_to_server::Kind::Heartbeat(heartbeat)) = message.expect("it beats").unwrap().kind {
+                return heartbeat;
+            }
+        }
     }
 
     /// The next message that is not answered by itself.
