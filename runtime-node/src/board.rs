@@ -342,3 +342,59 @@ impl Board {
 fn occupied(steps: &HashMap<Assignee, Entry>) -> u32 {
     u32::try_from(steps.values().filter(|entry| entry.occupies).count()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(task: u8, fence: u64, step: u32) -> Assignee {
+        Assignee {
+            task: TaskId::from_bytes([task; 16]),
+            fence,
+            step,
+            attempt: 1,
+            ..Assignee::default()
+        }
+    }
+
+    fn board(slots: u32) -> Board {
+        let board = Board::new(slots);
+        board.set_ready();
+        board.set_health(NodeHealth {
+            docker_ok: true,
+            ..NodeHealth::default()
+        });
+        board
+    }
+
+    fn add(board: &Board, assignee: Assignee) -> Result<watch::Receiver<Orders>, NotTaken> {
+        board.add(assignee, SandboxId::default(), Entrance::New)
+    }
+
+    #[test]
+    fn a_newer_lease_ends_what_runs_and_leaves_what_has_a_result() {
+        let board = board(3);
+        let running = add(&board, step(1, 1, 0)).unwrap();
+        let finished = add(&board, step(2, 1, 0)).unwrap();
+        board.set_finished(&step(2, 1, 0), true);
+        add(&board, step(1, 2, 0)).unwrap();
+        add(&board, step(2, 2, 1)).unwrap();
+        assert!(running.borrow().dropped);
+        assert!(!finished.borrow().dropped);
+    }
+
+    #[test]
+    fn a_draining_node_goes_on_with_the_tasks_that_it_holds() {
+        let board = board(1);
+        add(&board, step(1, 1, 0)).unwrap();
+        board.set_finished(&step(1, 1, 0), true);
+        board.set_draining(true);
+        assert_eq!(add(&board, step(2, 1, 0)).unwrap_err(), NotTaken::Draining);
+        assert_eq!(add(&board, step(1, 2, 1)).unwrap_err(), NotTaken::Draining);
+        add(&board, step(1, 1, 1)).unwrap();
+        board.set_draining(false);
+        assert_eq!(add(&board, step(2, 1, 0)).unwrap_err(), NotTaken::Full);
+        board.set_finished(&step(1, 1, 1), false);
+        add(&board, step(2, 1, 0)).unwrap();
+    }
+}
