@@ -296,6 +296,10 @@ mod tests {
             self.store.commit(batches)
         }
 
+        fn failure(&self) -> Option<String> {
+            self.store.failure()
+        }
+
         fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
             self.store.get(key)
         }

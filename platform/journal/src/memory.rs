@@ -24,6 +24,7 @@ pub enum CommitFault {
 struct Inner {
     pairs: BTreeMap<Bytes, Bytes>,
     fault: Option<CommitFault>,
+    broken: bool,
 }
 
 /// A [`Store`] in memory. What a crash would keep is exactly what was committed: [`Self::reopened`].
@@ -44,13 +45,21 @@ impl MemoryStore {
     pub fn reopened(&self) -> Self {
         let pairs = self.inner.read().pairs.clone();
         Self {
-            inner: RwLock::new(Inner { pairs, fault: None }),
+            inner: RwLock::new(Inner {
+                pairs,
+                ..Inner::default()
+            }),
         }
     }
 
     /// Lets the next commit fail. Takings of ownership are not affected.
     pub fn fail_next_commit(&self, fault: CommitFault) {
         self.inner.write().fault = Some(fault);
+    }
+
+    /// Lets every write fail from now on, as a store does whose disk has failed. What is stored can be read; only [`Self::reopened`] helps.
+    pub fn break_down(&self) {
+        self.inner.write().broken = true;
     }
 
     /// Keys in the store, those of the store itself included.
@@ -66,7 +75,16 @@ impl MemoryStore {
     }
 }
 
+const BROKEN: &str = "injected breakdown";
+
 impl Inner {
+    fn check(&self) -> Result<(), CommitError> {
+        if self.broken {
+            return Err(CommitError::Unknown { reason: BROKEN.into() });
+        }
+        Ok(())
+    }
+
     fn epoch(&self, partition: PartitionId) -> Epoch {
         let stored = self.pairs.get(&meta::epoch(partition));
         Epoch(
@@ -89,6 +107,7 @@ impl Inner {
 impl Store for MemoryStore {
     fn acquire(&self, partition: PartitionId) -> Result<Epoch, CommitError> {
         let mut inner = self.inner.write();
+        inner.check()?;
         let next = Epoch(inner.epoch(partition).0 + 1);
         inner
             .pairs
@@ -98,6 +117,7 @@ impl Store for MemoryStore {
 
     fn commit(&self, batches: &[Batch]) -> Result<Vec<Result<(), CommitError>>, CommitError> {
         let mut inner = self.inner.write();
+        inner.check()?;
         let fault = inner.fault.take();
         let unknown = || CommitError::Unknown {
             reason: "injected fault".into(),
@@ -119,6 +139,10 @@ impl Store for MemoryStore {
         } else {
             Ok(verdicts)
         }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.inner.read().broken.then(|| BROKEN.to_owned())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {

@@ -262,6 +262,10 @@ impl Store for RocksStore {
         Ok(verdicts)
     }
 
+    fn failure(&self) -> Option<String> {
+        self.owners.lock().failed.clone()
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let value = self.db.get(key).map_err(|error| self.read_error(&error))?;
         Ok(value.map(Bytes::from))

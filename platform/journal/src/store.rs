@@ -95,6 +95,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`CommitError::Unknown`]: none, some or all may be durable.
     fn commit(&self, batches: &[Batch]) -> Result<Vec<Result<(), CommitError>>, CommitError>;
 
+    /// Why the store takes no further write until it is opened anew; `None` while it does. Reads may go on.
+    fn failure(&self) -> Option<String>;
+
     /// Reads one key. Serves only durable state.
     ///
     /// # Errors

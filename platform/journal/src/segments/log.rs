@@ -290,7 +290,7 @@ impl WorkflowLog {
             .map_or(Ok(()), |tail| self.sync_file(handles, tail.number))
             .and_then(|()| if dirs { self.sync_dirs() } else { Ok(()) });
         if let Err(error) = synced {
-            return Err(self.fail(error));
+            return Err(self.fail(unsynced(error)));
         }
         let mut state = self.ready()?;
         if let (Some(tail), Some(now)) = (tail, state.tail.as_mut())
@@ -443,6 +443,14 @@ impl WorkflowLog {
     }
 }
 
+/// A refusal of the file system that came from a sync.
+fn unsynced(error: SegmentError) -> SegmentError {
+    match error {
+        SegmentError::Io { path, reason } => SegmentError::Unsynced { path, reason },
+        other => other,
+    }
+}
+
 /// Reads one file's frames into the state; returns how much of it is good.
 fn walk_at_load(walker: &mut Walker, number: u32, is_last: bool, state: &mut State) -> Result<u64, SegmentError> {
     let path = walker.path().to_owned();
@@ -515,6 +523,7 @@ impl<'a, 'g> Writer<'a, 'g> {
             Some(tail) => {
                 if let Err(error) = self.log.sync_file(self.handles, tail.number) {
                     tracing::error!(workflow = %self.log.workflow, %error, "a full segment file could not be synced");
+                    let error = unsynced(error);
                     self.state.broken = Some(error.clone());
                     return Err(error);
                 }

@@ -82,9 +82,17 @@ pub enum SegmentError {
         /// What is wrong, and what to do.
         detail: String,
     },
-    /// The file system refused. After a failed sync the workflow's files take nothing more until the process is restarted.
+    /// The file system refused. It may be tried again.
     #[error("segment file {path}: {reason}")]
     Io {
+        /// The file or directory.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// A sync failed: what the kernel forgot to write cannot be found out. The workflow's files take nothing more until the process is restarted.
+    #[error("segment file {path} could not be synced: {reason}")]
+    Unsynced {
         /// The file or directory.
         path: String,
         /// What the system said.

@@ -109,7 +109,7 @@ impl SegmentStore {
     /// Makes durable what was appended before the call, and returns the highest durable sequence, 0 for none. Callers of one workflow share a sync.
     ///
     /// # Errors
-    /// After [`SegmentError::Io`] the workflow takes no more output until the process is restarted.
+    /// After [`SegmentError::Unsynced`] the workflow takes no more output until the process is restarted.
     pub async fn durable(&self, key: &StreamKey) -> Result<u64, SegmentError> {
         let id = StreamId::from(key);
         let log = self.log(key.tenant, key.workflow);
