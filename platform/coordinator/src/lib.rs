@@ -179,6 +179,12 @@ impl Dispatcher for Coordinator {
         }
     }
 
+    fn reset(&self) {
+        for line in self.lines.lock().values() {
+            line.cancel.cancel();
+        }
+    }
+
     fn offers(&self) -> Vec<Candidate> {
         self.ledger.lock().offers()
     }

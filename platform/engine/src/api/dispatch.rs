@@ -61,6 +61,9 @@ pub trait Dispatcher: Send + Sync + 'static {
     /// Sends orders out, in order per node. Called only after their batch is durable.
     fn dispatch(&self, orders: Vec<Order>);
 
+    /// Ends all sessions: orders of this process may have been lost. Nodes dial again and say what they hold.
+    fn reset(&self);
+
     /// What connected nodes offer now, credits or not: for saying why a task waits. Cheap.
     fn offers(&self) -> Vec<Candidate>;
 }

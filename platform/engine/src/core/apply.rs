@@ -394,9 +394,16 @@ fn lease_ended(state: &mut PartitionState, place: Place, event: &v1::LeaseEnded)
     task.row.lease_ms = None;
     if how == LeaseEnd::Refused {
         task.row.refusals += 1;
-        // Given back unstarted: the try is over, and counts for nothing.
+        // Given back unstarted: it was no attempt, and its number is the next one's. However often nodes refuse, the row does not grow.
         for step in &mut task.row.steps {
-            if let Some(attempt) = step.attempts.last_mut().filter(|attempt| attempt.is_open()) {
+            if step
+                .attempts
+                .last()
+                .is_some_and(|last| last.state() == StepState::Assigned)
+            {
+                step.attempts.pop();
+                step.set_state(StepState::Pending);
+            } else if let Some(attempt) = step.attempts.last_mut().filter(|attempt| attempt.is_open()) {
                 attempt.set_state(StepState::Lost);
                 attempt.set_cause(v1::EndCause::Lost);
                 attempt.end_seq = Some(place.seq);

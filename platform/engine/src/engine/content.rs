@@ -13,6 +13,7 @@ use gantry_proto::{ArtifactId, ErrorCode, NodeId, TenantId, WorkflowId, limits};
 use super::{Engine, unreadable};
 use crate::api::{Refusal, Verdict};
 use crate::core::plan::artifacts;
+use crate::processor::Writing;
 use crate::processor::load::{Records, open_body, workflow_rows};
 use crate::processor::storage::ContentError;
 
@@ -25,6 +26,13 @@ pub(super) fn stream_of(assignee: &Assignee) -> StreamKey {
         step: assignee.step,
         attempt: assignee.attempt,
     }
+}
+
+fn undecided() -> Refusal {
+    Refusal::new(
+        ErrorCode::StorageUnavailable,
+        "the partition is being recovered, or the end of the attempt is being written; try again",
+    )
 }
 
 fn erased() -> Refusal {
@@ -66,12 +74,14 @@ impl Engine {
     /// Whether exactly this attempt is live at this node.
     pub(super) fn check_live(&self, node: NodeId, assignee: &Assignee) -> Result<Verdict, Refusal> {
         let partition = self.partition(assignee.workflow.partition())?;
-        partition.shared.live.check(node, assignee).ok_or_else(|| {
-            Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the partition is being recovered; try again",
-            )
-        })
+        partition.shared.live.check(node, assignee).ok_or_else(undecided)
+    }
+
+    fn segment_failure(&self, error: SegmentError) -> Refusal {
+        if matches!(error, SegmentError::Unsynced { .. }) {
+            self.parts.fatal.set(format!("output cannot be made durable: {error}"));
+        }
+        segment_refusal(error)
     }
 
     pub(super) async fn data_key(&self, tenant: TenantId, workflow: WorkflowId) -> Result<DataKey, Refusal> {
@@ -93,7 +103,9 @@ impl Engine {
         assignee: Assignee,
         chunks: Vec<ProcessOutput>,
     ) -> Result<(Verdict, u64), Refusal> {
-        if self.check_live(node, &assignee)? == Verdict::Stale {
+        let partition = self.partition(assignee.workflow.partition())?;
+        let writing = partition.shared.live.writing(node, &assignee).ok_or_else(undecided)?;
+        if matches!(writing, Writing::Stale) {
             return Ok((Verdict::Stale, 0));
         }
         let stream = stream_of(&assignee);
@@ -110,8 +122,13 @@ impl Engine {
         self.segments
             .append(&stream, &key, chunks)
             .await
-            .map_err(segment_refusal)?;
-        let durable = self.segments.durable(&stream).await.map_err(segment_refusal)?;
+            .map_err(|error| self.segment_failure(error))?;
+        let durable = self
+            .segments
+            .durable(&stream)
+            .await
+            .map_err(|error| self.segment_failure(error))?;
+        drop(writing);
         self.parts.observer.workflow_changed(assignee.tenant, assignee.workflow);
         Ok((Verdict::Accepted, durable))
     }
@@ -125,7 +142,7 @@ impl Engine {
             .segments
             .durable(&stream_of(assignee))
             .await
-            .map_err(segment_refusal)?;
+            .map_err(|error| self.segment_failure(error))?;
         if durable < last_seq {
             let message = format!("the result says that output goes to {last_seq}, but only {durable} is stored");
             let hint = format!("Send the output after {durable} again, then the result.");

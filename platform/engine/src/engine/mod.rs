@@ -23,7 +23,7 @@ use crate::api::{Dispatcher, Observer, Refusal};
 use crate::core::{Command, Rejection, Reply, Settings};
 use crate::processor::ProcessorParts;
 use crate::processor::storage::Storage;
-use crate::processor::{CallError, Message, Processor, Shared};
+use crate::processor::{CallError, Fatal, Message, Processor, Shared};
 
 /// Progress files that are kept for showing: those of running steps, the oldest are forgotten first.
 const PROGRESS_MAX: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
@@ -141,6 +141,7 @@ impl Engine {
             dispatcher,
             observer,
             clock,
+            fatal: Fatal::default(),
             draining: RwLock::default(),
             unfit: RwLock::default(),
         });
@@ -202,6 +203,12 @@ impl Engine {
         if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
             tracing::error!("the committer could not be joined");
         }
+    }
+
+    /// Waits until storage has failed in a way that only a new process heals, and says how. Nothing is lost: what was acknowledged is durable, sandboxes
+    /// go on, and nodes dial again. Cancel safe.
+    pub async fn failed(&self) -> String {
+        self.parts.fatal.wait().await.to_owned()
     }
 
     /// Number of syncs and bytes that the journal was written with, since the committer in use was started.

@@ -9,6 +9,6 @@ mod owner;
 mod run;
 pub mod storage;
 
-pub use live::LiveTable;
-pub(crate) use run::Parts as ProcessorParts;
+pub use live::{LiveTable, Writing};
 pub use run::{CallError, Message, Processor, Shared};
+pub(crate) use run::{Fatal, Parts as ProcessorParts};

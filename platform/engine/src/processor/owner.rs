@@ -25,6 +25,8 @@ const LAZY_MAX: usize = 1_024;
 const TICK_MS: u64 = 1_000;
 /// Later than planned by so much: the process was stopped or the disk hung, and every lease starts anew.
 const STALL_MS: u64 = 3_000;
+/// A message has waited in the mailbox for less than this, or the partition is far beyond what it can do.
+const BACKLOG_MS: u64 = 5_000;
 /// Longest sleep: bounds the error when the wall clock jumps.
 const SLEEP_MS_MAX: u64 = 60_000;
 
@@ -79,6 +81,11 @@ impl<'a> Owner<'a> {
     /// Lets callers in.
     pub(super) fn announce(&self) {
         self.processor.started.send_replace(Some(Ok(())));
+    }
+
+    /// Lets every node connect anew.
+    pub(super) fn reset_sessions(&self) {
+        self.processor.parts.dispatcher.reset();
     }
 
     pub(super) async fn serve(mut self) -> Ended {
@@ -205,11 +212,19 @@ impl<'a> Owner<'a> {
         if self.state.next_timer_ms().is_some_and(|due| due <= now_ms) {
             commands.push((TimerDue.into(), None));
         }
-        // A renewal that waits in the mailbox counts: leases expire only when everything that was said is heard.
-        if self.processor.mailbox.is_empty() {
-            let expired = self.leases.expired(now).into_iter();
-            commands.extend(expired.map(|(task, fence)| (LeaseExpired { task, fence }.into(), None)));
-        }
+        // A renewal that waits in the mailbox counts: leases expire when everything that was said is heard. A mailbox that never runs empty delays that
+        // by no more than what it can hold.
+        let heard = if self.processor.mailbox.is_empty() {
+            Some(now)
+        } else {
+            now.checked_sub(Duration::from_millis(BACKLOG_MS))
+        };
+        let expired = heard.map(|heard| self.leases.expired(heard)).unwrap_or_default();
+        commands.extend(
+            expired
+                .into_iter()
+                .map(|(task, fence)| (LeaseExpired { task, fence }.into(), None)),
+        );
         let lazy_due = self.lazy.len() >= LAZY_MAX
             || self
                 .lazy_since
@@ -240,11 +255,7 @@ impl<'a> Owner<'a> {
             self.unplaced = false;
         }
         let Batching {
-            now_ms,
-            events,
-            orders,
-            spent,
-            ..
+            now_ms, events, orders, ..
         } = batching;
         if events.is_empty() {
             // Orders that are only said again stand on what is durable already.
@@ -252,9 +263,6 @@ impl<'a> Owner<'a> {
                 self.processor.parts.dispatcher.dispatch(orders);
             }
         } else if let Err((error, reason)) = self.commit(now_ms, events, orders).await {
-            if !spent.is_empty() {
-                self.processor.parts.dispatcher.abandon(self.processor.partition);
-            }
             for (reply, _) in replies {
                 let _ = reply.send(Err(error.clone()));
             }
@@ -276,12 +284,13 @@ impl<'a> Owner<'a> {
         let mut changed: BTreeSet<(TenantId, WorkflowId)> = BTreeSet::new();
         let mut claims = Vec::new();
         let mut released = Vec::new();
+        let mut ending = Vec::new();
         for event in &events {
             changed.extend(event.workflow.map(|workflow| (event.tenant, workflow)));
             match &event.kind {
-                Kind::StepEnded(ended) => shared.live.remove(ended.task),
+                Kind::StepEnded(ended) => ending.push(ended.task),
                 Kind::LeaseEnded(ended) => {
-                    shared.live.remove(ended.task);
+                    ending.push(ended.task);
                     released.extend(event.workflow.and_then(|id| self.state.find(id, ended.task)));
                 }
                 Kind::TaskClaimed(claimed) => {
@@ -294,6 +303,10 @@ impl<'a> Owner<'a> {
                 }
                 _ => {}
             }
+        }
+        // Output that is being stored is stored before the end is: what comes behind an end would be seen by some readers only.
+        for task in &ending {
+            shared.live.end(*task).await;
         }
         let storage = &self.processor.parts.storage;
         let built = batch::build(&self.state, storage, self.epoch, self.end, at_ms, events);
@@ -334,6 +347,9 @@ impl<'a> Owner<'a> {
             if holds {
                 self.leases.set(task, fence, now + lease);
             }
+        }
+        for task in ending {
+            shared.live.remove(task);
         }
         for order in &orders {
             if let Order::Assign(node, assignment) = order {

@@ -1,7 +1,7 @@
 //! The task of a partition: owns it, serves it, and recovers when its memory cannot be trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gantry_proto::time::Clock;
@@ -80,10 +80,35 @@ pub(crate) struct Parts {
     pub(crate) dispatcher: Arc<dyn Dispatcher>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Why this process cannot go on.
+    pub(crate) fatal: Fatal,
     /// Nodes that get nothing new.
     pub(crate) draining: RwLock<BTreeSet<NodeId>>,
     /// Connected nodes that last said they cannot work: they get nothing new either, whatever credits they have left.
     pub(crate) unfit: RwLock<BTreeSet<NodeId>>,
+}
+
+/// A failure of storage that only a new process heals: set once, and then for good.
+#[derive(Debug, Default)]
+pub(crate) struct Fatal {
+    reason: OnceLock<String>,
+    told: CancellationToken,
+}
+
+impl Fatal {
+    /// Notes the first reason; later ones follow from it.
+    pub(crate) fn set(&self, reason: String) {
+        if self.reason.set(reason).is_ok() {
+            self.told.cancel();
+        }
+    }
+
+    /// Waits for a reason. Cancel safe.
+    pub(crate) async fn wait(&self) -> &str {
+        self.told.cancelled().await;
+        // The reason is set before it is told.
+        self.reason.get().map_or("", String::as_str)
+    }
 }
 
 /// What others see of a processor.
@@ -121,17 +146,21 @@ impl Processor {
     /// Runs until shutdown. What waits in the mailbox then is dropped, which its callers read as "unavailable".
     pub(crate) async fn run(mut self) {
         let mut pause = RETRY;
+        let mut lost = false;
         loop {
             if self.shutdown.is_cancelled() {
                 return;
             }
-            match self.own().await {
+            match self.own(lost).await {
                 Ok(Ended::Shutdown) => {
                     self.shared.live.disown();
                     return;
                 }
                 Ok(Ended::Lost(reason)) => {
                     pause = RETRY;
+                    lost = true;
+                    // Whatever was placed and not committed is not dispatched any more.
+                    self.parts.dispatcher.abandon(self.partition);
                     tracing::error!(partition = %self.partition, reason, "lost the partition; recovering from the journal");
                 }
                 Err(reason) => {
@@ -147,6 +176,11 @@ impl Processor {
                 }
             }
             self.shared.live.disown();
+            if let Some(reason) = self.parts.storage.store().failure() {
+                self.parts
+                    .fatal
+                    .set(format!("the journal takes no more writes: {reason}"));
+            }
             self.refuse_waiting();
             let shutdown = self.shutdown.clone();
             tokio::select! {
@@ -156,8 +190,8 @@ impl Processor {
         }
     }
 
-    /// Takes ownership and serves until it ends.
-    async fn own(&mut self) -> Result<Ended, String> {
+    /// Takes ownership and serves until it ends. `again`: this process owned it before, and may have left orders undelivered.
+    async fn own(&mut self, again: bool) -> Result<Ended, String> {
         let (storage, partition, settings) = (Arc::clone(&self.parts.storage), self.partition, self.settings);
         let recovered = tokio::task::spawn_blocking(move || {
             let epoch = storage.store().acquire(partition).map_err(|error| error.to_string())?;
@@ -167,9 +201,19 @@ impl Processor {
         let (state, epoch, end) = recovered.await.map_err(|error| error.to_string())??;
         {
             let mut draining = self.parts.draining.write();
-            draining.extend(state.nodes.values().filter(|node| node.drain).map(|node| node.id));
+            for node in state.nodes.values() {
+                if node.drain {
+                    draining.insert(node.id);
+                } else {
+                    draining.remove(&node.id);
+                }
+            }
         }
         let owner = Owner::new(self, state, epoch, end);
+        if again {
+            // A batch whose outcome was unknown may be durable, and its orders were never sent. Nodes that say again what they hold make up for that.
+            owner.reset_sessions();
+        }
         owner.announce();
         Ok(owner.serve().await)
     }

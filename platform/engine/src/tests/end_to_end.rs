@@ -268,6 +268,11 @@ async fn a_failed_commit_is_never_visible_and_the_partition_recovers() {
                 }
             }
         }
+        assert_eq!(
+            world.desk.resets(),
+            (1, 1),
+            "nodes connect anew, since orders may have been lost; credits are given up"
+        );
         // With the commit applied, the assignment of step two was lost with the memory. Here it is dropped either way: the node does not name it.
         while world.desk.try_assignment().is_some() {}
         world
@@ -285,6 +290,52 @@ async fn a_failed_commit_is_never_visible_and_the_partition_recovers() {
         );
         world.verify();
     }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_more_writes_is_reported_as_fatal() {
+    let world = World::with_partitions(2).await;
+    let workflow = world.submit(THREE_STEPS).await;
+    let (node, one) = world.desk.assignment().await;
+    {
+        let failed = world.engine.failed();
+        tokio::pin!(failed);
+        assert!(futures_util::poll!(&mut failed).is_pending());
+        world.store.break_down();
+        let refused = world
+            .engine
+            .finished(node, one.assignee.clone(), ok())
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, ErrorCode::StorageUnavailable);
+        let reason = failed.await;
+        assert!(reason.contains("breakdown"), "{reason}");
+    }
+    // The process is started again, and goes on where it was.
+    let world = world.restart().await;
+    let word = with_outputs(r#"{"word": "hi"}"#);
+    assert_eq!(world.finish(node, &one.assignee, word).await, Verdict::Accepted);
+    assert_eq!(world.view(workflow).await.tasks[0].steps[0].state, StepState::Completed);
+    world.verify();
+}
+
+#[tokio::test]
+async fn draining_outlives_a_registration_without_docker() {
+    let world = World::new().await;
+    let well = || register(1, Vec::new());
+    world.engine.register(Serves::All, well()).await.unwrap();
+    world.engine.drain_node(caller(), node_id(1), true).await.unwrap();
+    // The daemon was killed, so nobody recorded a departure.
+    let sick = Register {
+        health: Some(NodeHealth::default()),
+        ..well()
+    };
+    world.engine.register(Serves::All, sick).await.unwrap();
+    let world = world.restart().await;
+    world.engine.register(Serves::All, well()).await.unwrap();
+    let node = world.engine.node(tenant(), node_id(1)).await.unwrap();
+    assert_eq!(node.state.to_string(), "draining");
+    world.verify();
 }
 
 #[tokio::test]
@@ -485,9 +536,12 @@ async fn connecting_renews_the_leases_of_what_is_kept_and_repeats_lost_orders() 
     let (node, one) = world.desk.assignment().await;
     world.engine.cancel(caller(), workflow, None).await.unwrap();
     world.desk.cancel().await;
-    // Sessions that are too short for a heartbeat.
-    for _ in 0..10 {
-        tokio::time::advance(Duration::from_secs(10)).await;
+    // While something blocks, paused time moves only when it is told to, however long a commit takes.
+    let (release, held_back) = std::sync::mpsc::channel::<()>();
+    let blocking = tokio::task::spawn_blocking(move || held_back.recv());
+    // Sessions that are too short for a heartbeat, for longer than a lease.
+    for _ in 0..20 {
+        tokio::time::advance(Duration::from_secs(2)).await;
         let held = HeldStep {
             assignee: one.assignee.clone(),
             ..HeldStep::default()
@@ -503,6 +557,8 @@ async fn connecting_renews_the_leases_of_what_is_kept_and_repeats_lost_orders() 
     }
     assert!(world.desk.try_assignment().is_none());
     assert_eq!(world.finish(node, &one.assignee, ok()).await, Verdict::Accepted);
+    drop(release);
+    assert!(blocking.await.unwrap().is_err());
     world.verify();
 }
 

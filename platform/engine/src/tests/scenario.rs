@@ -146,7 +146,24 @@ fn a_refused_assignment_counts_for_nothing_and_waits_a_little() {
     let task = table.task(id, "t");
     assert_eq!((task.row.steps[0].lost, task.row.steps[0].failed), (0, 0));
     table.pass(200, &one_node());
-    assert_eq!(table.the_assignment().1.assignee.attempt, 2);
+    for _ in 0..100 {
+        let again = table.the_assignment();
+        assert_eq!(
+            again.1.assignee.attempt, 1,
+            "nothing ran, so it is the first attempt still"
+        );
+        table.batch(vec![refuse(&again).into()], &[], Fate::Done);
+        table.pass(10_000, &one_node());
+    }
+    let last = table.the_assignment();
+    assert!(last.1.assignee.fence > 100);
+    assert_eq!(
+        table.task(id, "t").row.steps[0].attempts.len(),
+        1,
+        "the row does not grow"
+    );
+    assert_eq!(table.finish(&assignment, ok(), &[]), Verdict::Stale);
+    assert_eq!(table.finish(&last, ok(), &[]), Verdict::Accepted);
     table.verify();
 }
 

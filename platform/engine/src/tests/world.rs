@@ -59,6 +59,8 @@ struct DeskInner {
     assignments: VecDeque<(NodeId, Assignment)>,
     cancels: VecDeque<(NodeId, CancelStep)>,
     released: Vec<(NodeId, Vec<TaskId>)>,
+    resets: u32,
+    abandoned: u32,
 }
 
 impl Desk {
@@ -91,6 +93,12 @@ impl Desk {
         self.inner.lock().assignments.pop_front()
     }
 
+    /// How often sessions were ended, and credits given up.
+    pub(super) fn resets(&self) -> (u32, u32) {
+        let inner = self.inner.lock();
+        (inner.resets, inner.abandoned)
+    }
+
     pub(super) fn released(&self) -> Vec<(NodeId, Vec<TaskId>)> {
         self.inner.lock().released.clone()
     }
@@ -109,7 +117,9 @@ impl Dispatcher for Desk {
 
     fn settle(&self, _: PartitionId, _: Vec<Candidate>, _: &BTreeMap<NodeId, u32>) {}
 
-    fn abandon(&self, _: PartitionId) {}
+    fn abandon(&self, _: PartitionId) {
+        self.inner.lock().abandoned += 1;
+    }
 
     fn dispatch(&self, orders: Vec<Order>) {
         let mut inner = self.inner.lock();
@@ -122,6 +132,10 @@ impl Dispatcher for Desk {
         }
         drop(inner);
         self.arrived.notify_waiters();
+    }
+
+    fn reset(&self) {
+        self.inner.lock().resets += 1;
     }
 
     fn offers(&self) -> Vec<Candidate> {

@@ -69,11 +69,12 @@ impl NodeRegister {
             batch.emit(tenant, None, Kind::NodeRegistered(event), None)?;
         }
         change(batch, tenant, node, v1::NodeState::Online, None)?;
-        let unfit = health.filter(is_unfit);
-        if let Some(health) = unfit {
-            change(batch, tenant, node, v1::NodeState::Degraded, health.fault)?;
-        } else if drain {
+        // Connecting makes a draining node an online one: what an operator asked for is said again, also of a node that cannot work.
+        if drain {
             change(batch, tenant, node, v1::NodeState::Draining, None)?;
+        }
+        if let Some(health) = health.filter(is_unfit) {
+            change(batch, tenant, node, v1::NodeState::Degraded, health.fault)?;
         }
         Ok(Ok(Reply::Done))
     }
