@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod apart;
+mod attempts;
 mod bad_input;
 mod cancel;
 mod crash;
 mod docker_down;
 mod keys;
 mod load;
+mod network;
 mod remote;
 mod retry;
 mod sample;

@@ -10,6 +10,7 @@ pub mod leaks;
 pub mod paths;
 pub mod process;
 pub mod proxy;
+pub mod relay;
 pub mod repositories;
 pub mod seed;
 pub mod sse;

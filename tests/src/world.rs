@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::api::Api;
 use crate::docker::{self, Recorder};
 use crate::process::Process;
+use crate::relay::Relay;
 use crate::{cli, leaks, paths, process, wait};
 
 /// A debug build on a busy machine starts within this.
@@ -37,6 +38,8 @@ pub struct Scenario {
     slots: u32,
     allow_paths: Vec<PathBuf>,
     docker_socket: Option<PathBuf>,
+    relayed: bool,
+    lease: Option<Duration>,
     root: PathBuf,
 }
 
@@ -61,6 +64,8 @@ impl Scenario {
             slots: 4,
             allow_paths: Vec::new(),
             docker_socket: None,
+            relayed: false,
+            lease: None,
             root,
         }
     }
@@ -76,6 +81,20 @@ impl Scenario {
     #[must_use]
     pub fn docker_socket(mut self, file: &str) -> Self {
         self.docker_socket = Some(self.root.join(file));
+        self
+    }
+
+    /// The node reaches its server through [`World::relay`]. For installations whose node is apart.
+    #[must_use]
+    pub fn relayed(mut self) -> Self {
+        self.relayed = true;
+        self
+    }
+
+    /// How long a lease is; heartbeats follow from it.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -132,8 +151,10 @@ pub struct World {
     slots: u32,
     allow_paths: Vec<PathBuf>,
     docker_socket: Option<PathBuf>,
+    lease: Option<Duration>,
     http: SocketAddr,
     grpc: SocketAddr,
+    relay: Option<Relay>,
     server: Mutex<Option<Process>>,
     node: Mutex<Option<Process>>,
     node_token: String,
@@ -146,6 +167,8 @@ impl World {
             slots,
             allow_paths,
             docker_socket,
+            relayed,
+            lease,
             root,
             ..
         } = scenario;
@@ -164,8 +187,10 @@ impl World {
             slots,
             allow_paths,
             docker_socket,
+            lease,
             http: any_port,
             grpc: any_port,
+            relay: None,
             server: Mutex::new(None),
             node: Mutex::new(None),
             node_token: String::new(),
@@ -173,6 +198,9 @@ impl World {
         world.start_server().await?;
         // From here on the ports are fixed, so that a restarted server is found again.
         (world.http, world.grpc) = world.endpoints()?;
+        if relayed {
+            world.relay = Some(Relay::start(world.grpc).await?);
+        }
         world.api.url = format!("http://{}", world.http);
         world.server_ready().await?;
         let status: Value = world.api.read("/api/v1/status").await?;
@@ -201,6 +229,15 @@ impl World {
     #[must_use]
     pub fn docker_events(&self) -> &Recorder {
         self.recorder.get().expect("set when the world started")
+    }
+
+    /// The line between node and server.
+    ///
+    /// # Panics
+    /// When the scenario is not [`Scenario::relayed`].
+    #[must_use]
+    pub fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("a relayed scenario")
     }
 
     /// Directory whose subdirectories the node may copy as workspaces.
@@ -268,12 +305,13 @@ impl World {
     }
 
     fn spawn_node(&self, state: &str, name: &str, token: &str, log: &Path) -> Result<Process> {
+        let server = self.relay.as_ref().map_or(self.grpc, Relay::address);
         let mut arguments = words(&[
             "node",
             "--name",
             name,
             "--join",
-            &format!("http://{}", self.grpc),
+            &format!("http://{server}"),
             "--token",
             token,
         ]);
@@ -336,6 +374,9 @@ impl World {
             "--grpc-listen",
             &self.grpc.to_string(),
         ]));
+        if let Some(lease) = self.lease {
+            arguments.extend(words(&["--lease-ms", &lease.as_millis().to_string()]));
+        }
         if self.shape == Shape::Dev {
             arguments.extend(self.node_arguments());
         }
