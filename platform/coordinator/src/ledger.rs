@@ -158,6 +158,13 @@ impl Ledger {
         }
     }
 
+    /// An assignment that counts as sent will not reach the node after all.
+    pub(crate) fn unsent(&mut self, node: NodeId) {
+        if let Some(account) = self.nodes.get_mut(&node) {
+            account.sent = account.sent.saturating_sub(1);
+        }
+    }
+
     /// What connected nodes offer, free or not.
     pub(crate) fn offers(&self) -> Vec<Candidate> {
         self.nodes

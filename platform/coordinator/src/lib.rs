@@ -66,7 +66,11 @@ pub struct Coordinator {
     port: OnceLock<Arc<dyn NodePort>>,
     sessions: TaskTracker,
     shutdown: CancellationToken,
+    /// Held while a node registers or departs, so that the end of an old session is never told after the begin of a new one. Sharded by node.
+    doors: [tokio::sync::Mutex<()>; DOORS],
 }
+
+const DOORS: usize = 64;
 
 /// Where orders to one node go.
 struct Line {
@@ -96,6 +100,7 @@ impl Coordinator {
             port: OnceLock::new(),
             sessions: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            doors: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         })
     }
 
@@ -130,6 +135,10 @@ impl Coordinator {
         self.shutdown.cancel();
         self.sessions.close();
         self.sessions.wait().await;
+    }
+
+    fn door(&self, node: NodeId) -> &tokio::sync::Mutex<()> {
+        &self.doors[usize::from(node.as_bytes()[15]) % DOORS]
     }
 
     fn wake(&self, partitions: &[PartitionId]) {

@@ -1,10 +1,11 @@
 //! One session of a node, from its first message to the end of its stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use gantry_engine::api::{Candidate, Departure, NodePort, Serves, Verdict};
+use gantry_engine::api::{Candidate, Departure, NodePort, Refusal, Serves, Verdict};
 use gantry_proto::v1::node_to_server::Kind;
 use gantry_proto::v1::{
     Assignee, CancelStep, EndCause, Fault, Heartbeat, LeasesRenewed, NodeToServer, OutputAccepted, Refused, Register,
@@ -13,7 +14,7 @@ use gantry_proto::v1::{
 use gantry_proto::{ErrorCode, NODE_PROTOCOL, NodeId, limits};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Coordinator, Line, kind_of};
@@ -22,6 +23,13 @@ use crate::{Coordinator, Line, kind_of};
 const LANES: usize = 32;
 /// Messages that one lane holds before the stream stops reading.
 const LANE_QUEUE: usize = 32;
+
+/// How long a message is tried while storage is away: less than a lease, which the node's next session renews.
+const RECORD_FOR: Duration = Duration::from_secs(10);
+/// First pause between tries; doubles.
+const RECORD_PAUSE: Duration = Duration::from_millis(50);
+/// Longest such pause.
+const RECORD_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
@@ -60,22 +68,33 @@ pub(crate) async fn run(
 
     let node = register.node;
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+    let door = coordinator.door(node).lock().await;
     // The line exists before the engine decides, so that no order made in between is lost; it is read only after `Registered` has gone out.
-    let (orders, queued) = mpsc::channel(limits::SESSION_QUEUE_MAX);
+    let (orders, mut queued) = mpsc::channel(limits::SESSION_QUEUE_MAX);
     let session_cancel = cancel.child_token();
     let line = Line {
         generation,
         orders: orders.clone(),
         cancel: session_cancel.clone(),
     };
-    if let Some(previous) = coordinator.lines.lock().insert(node, line) {
-        previous.cancel.cancel();
+    {
+        // Both at once: an order that goes to this line counts in this account.
+        let mut lines = coordinator.lines.lock();
+        coordinator.ledger.lock().connect(offer(serves, &register));
+        if let Some(previous) = lines.insert(node, line) {
+            previous.cancel.cancel();
+        }
     }
-    coordinator.ledger.lock().connect(offer(serves, &register));
 
-    let outcome = port.register(serves, register).await;
+    let outcome = match port.register(serves, register).await {
+        Ok(registration) => still_meant(&coordinator, &port, node, &mut queued)
+            .await
+            .map(|early| (registration, early)),
+        Err(refusal) => Err(refusal),
+    };
+    drop(door);
     match outcome {
-        Ok(registration) => {
+        Ok((registration, early)) => {
             let registered = Registered {
                 protocol: NODE_PROTOCOL,
                 heartbeat_ms: coordinator.config.heartbeat_ms,
@@ -99,7 +118,11 @@ pub(crate) async fn run(
                 orders,
                 cancel: session_cancel.clone(),
             };
-            let writer = write(queued, outbound, server_to_node::Kind::Registered(registered));
+            let mut first = VecDeque::from([ServerToNode {
+                kind: Some(server_to_node::Kind::Registered(registered)),
+            }]);
+            first.extend(early);
+            let writer = write(queued, outbound, first);
             tokio::select! {
                 () = session_cancel.cancelled() => {}
                 () = writer => {}
@@ -168,22 +191,62 @@ async fn refuse(outbound: &mpsc::Sender<ServerToNode>, fault: Fault) {
     let _ = outbound.send(message).await;
 }
 
+/// Orders made while the node registered. Assignments that the registration has declared lost, because the node could not name what it had not got yet,
+/// are left out: their tasks are assigned again.
+async fn still_meant(
+    coordinator: &Coordinator,
+    port: &Arc<dyn NodePort>,
+    node: NodeId,
+    queued: &mut mpsc::Receiver<ServerToNode>,
+) -> Result<Vec<ServerToNode>, Refusal> {
+    let early: Vec<ServerToNode> = std::iter::from_fn(|| queued.try_recv().ok()).collect();
+    let assigned: Vec<Assignee> = early.iter().filter_map(assigned).cloned().collect();
+    if assigned.is_empty() {
+        return Ok(early);
+    }
+    let mut verdicts = port.renew(node, assigned).await?.into_iter();
+    let mut meant = Vec::with_capacity(early.len());
+    for order in early {
+        if assigned_in(&order) && verdicts.next() != Some(Verdict::Accepted) {
+            coordinator.ledger.lock().unsent(node);
+        } else {
+            meant.push(order);
+        }
+    }
+    Ok(meant)
+}
+
+fn assigned(order: &ServerToNode) -> Option<&Assignee> {
+    match &order.kind {
+        Some(server_to_node::Kind::Assign(assignment)) => Some(&assignment.assignee),
+        _ => None,
+    }
+}
+
+fn assigned_in(order: &ServerToNode) -> bool {
+    assigned(order).is_some()
+}
+
 /// Sends `first`, then orders, until either end is gone.
 async fn write(
     mut queued: mpsc::Receiver<ServerToNode>,
     outbound: mpsc::Sender<ServerToNode>,
-    first: server_to_node::Kind,
+    mut first: VecDeque<ServerToNode>,
 ) {
-    let mut next = Some(ServerToNode { kind: Some(first) });
-    while let Some(message) = next {
+    loop {
+        let next = match first.pop_front() {
+            Some(message) => Some(message),
+            None => queued.recv().await,
+        };
+        let Some(message) = next else { return };
         if outbound.send(message).await.is_err() {
             return;
         }
-        next = queued.recv().await;
     }
 }
 
 async fn depart(coordinator: &Coordinator, port: &Arc<dyn NodePort>, node: NodeId, generation: u64) {
+    let _door = coordinator.door(node).lock().await;
     {
         let mut lines = coordinator.lines.lock();
         if lines.get(&node).is_none_or(|line| line.generation != generation) {
@@ -253,8 +316,14 @@ impl Session<'_> {
                 Some(work) => {
                     let Some(assignee) = assignee_of(&work) else { continue };
                     let lane = usize::from(assignee.task.as_bytes()[15]) % LANES;
-                    if queues[lane].send(work).await.is_err() {
-                        return;
+                    // A lane that is stuck for so long keeps heartbeats back: the session ends, and the next one renews what is held.
+                    match timeout(self.coordinator.config.silence(), queues[lane].send(work)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return,
+                        Err(_) => {
+                            tracing::warn!(node = %self.node, "session ended: its messages are not recorded in time");
+                            return;
+                        }
                     }
                 }
                 None => tracing::debug!(node = %self.node, "message of an unknown kind ignored"),
@@ -309,8 +378,8 @@ fn assignee_of(work: &Kind) -> Option<&Assignee> {
     }
 }
 
-/// Handles the messages of some tasks, one after the other. A message that could not be recorded ends the session: the node dials again and repeats
-/// what was not acknowledged, in order.
+/// Handles the messages of some tasks, one after the other. A message that cannot be recorded now is tried again; when storage stays away, the session
+/// ends, and the node repeats in its next one what was not acknowledged. A message that can never be recorded costs its attempt, and nothing else.
 async fn lane(
     port: Arc<dyn NodePort>,
     node: NodeId,
@@ -319,7 +388,7 @@ async fn lane(
     session: CancellationToken,
 ) {
     while let Some(message) = work.recv().await {
-        let answer = match handle(&port, node, message).await {
+        let answer = match record(&port, node, message).await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(%node, %error, "session ended: a message could not be recorded");
@@ -335,11 +404,67 @@ async fn lane(
     }
 }
 
+/// Whether the refusal is about the state of storage, and not about what was said.
+fn may_pass(refusal: &Refusal) -> bool {
+    matches!(refusal.code, ErrorCode::StorageUnavailable | ErrorCode::Overloaded)
+}
+
+/// Repeats a call while storage is away, for at most [`RECORD_FOR`].
+async fn patiently<T, F: Future<Output = Result<T, Refusal>>>(call: impl Fn() -> F) -> Result<T, Refusal> {
+    let started = Instant::now();
+    let mut pause = RECORD_PAUSE;
+    loop {
+        match call().await {
+            Err(refusal) if may_pass(&refusal) && started.elapsed() < RECORD_FOR => {
+                tracing::debug!(error = %refusal, "not recorded yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RECORD_PAUSE_MAX);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Records a message; an error means that storage is away.
+async fn record(
+    port: &Arc<dyn NodePort>,
+    node: NodeId,
+    message: Kind,
+) -> Result<Option<server_to_node::Kind>, Refusal> {
+    let refusal = match patiently(|| handle(port, node, message.clone())).await {
+        Err(refusal) if !may_pass(&refusal) => refusal,
+        outcome => return outcome,
+    };
+    let Some(assignee) = assignee_of(&message).cloned() else {
+        return Ok(None);
+    };
+    tracing::warn!(%node, task = %assignee.task, error = %refusal, "a message can never be recorded");
+    if !matches!(
+        message,
+        Kind::StepStarted(_) | Kind::StepOutput(_) | Kind::StepFinished(_)
+    ) {
+        // Nothing follows from the others: progress is only shown, and what is given back was nobody's.
+        return Ok(None);
+    }
+    match patiently(|| port.give_up(node, assignee.clone(), refusal.message.clone())).await {
+        Err(error) if may_pass(&error) => return Err(error),
+        Err(error) => tracing::warn!(%node, task = %assignee.task, %error, "the attempt is not known here"),
+        Ok(_) => {}
+    }
+    Ok(match message {
+        Kind::StepFinished(_) => Some(server_to_node::Kind::ResultAccepted(ResultAccepted {
+            assignee,
+            stale: true,
+        })),
+        _ => stale(Verdict::Stale, assignee),
+    })
+}
+
 async fn handle(
     port: &Arc<dyn NodePort>,
     node: NodeId,
     message: Kind,
-) -> Result<Option<server_to_node::Kind>, gantry_engine::api::Refusal> {
+) -> Result<Option<server_to_node::Kind>, Refusal> {
     Ok(match message {
         Kind::StepStarted(started) => {
             let assignee = started.assignee.clone();
@@ -388,3 +513,6 @@ fn stale(verdict: Verdict, assignee: Assignee) -> Option<server_to_node::Kind> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

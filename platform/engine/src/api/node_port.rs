@@ -75,6 +75,9 @@ pub trait NodePort: Send + Sync + 'static {
     /// The node lost what it held (its sandbox died with the supervisor).
     async fn dropped(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal>;
 
+    /// What the node said of an attempt can never be recorded: the attempt is lost, and the node is to drop it.
+    async fn give_up(&self, node: NodeId, assignee: Assignee, why: String) -> Result<Verdict, Refusal>;
+
     /// Stores an artifact under a live lease.
     async fn put_artifact(
         &self,

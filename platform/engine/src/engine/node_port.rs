@@ -264,8 +264,17 @@ impl NodePort for Engine {
     }
 
     async fn dropped(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal> {
+        let why = None;
         verdict(
-            self.call(assignee.workflow.partition(), Dropped { node, assignee })
+            self.call(assignee.workflow.partition(), Dropped { node, assignee, why })
+                .await?,
+        )
+    }
+
+    async fn give_up(&self, node: NodeId, assignee: Assignee, why: String) -> Result<Verdict, Refusal> {
+        let why = Some(format!("what its node reported could not be recorded: {why}"));
+        verdict(
+            self.call(assignee.workflow.partition(), Dropped { node, assignee, why })
                 .await?,
         )
     }

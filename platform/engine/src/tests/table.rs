@@ -259,6 +259,7 @@ pub(super) fn dropped((node, assignment): &(NodeId, Assignment)) -> Dropped {
     Dropped {
         node: *node,
         assignee: assignment.assignee.clone(),
+        why: None,
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Dropped {
     pub node: NodeId,
     /// What.
     pub assignee: Assignee,
+    /// Why, where it is not the sandbox.
+    pub why: Option<String>,
 }
 
 impl Dropped {
@@ -21,7 +23,8 @@ impl Dropped {
         let Some(task) = live(batch.state, self.node, &self.assignee) else {
             return verdict(Verdict::Stale);
         };
-        batch.lose(task, LeaseEnd::Lost, "the node lost its sandbox")?;
+        let why = self.why.as_deref().unwrap_or("the node lost its sandbox");
+        batch.lose(task, LeaseEnd::Lost, why)?;
         verdict(Verdict::Accepted)
     }
 }
