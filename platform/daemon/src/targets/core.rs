@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer};
 use gantry_directory::{Directory, SqliteDirectory};
 use gantry_engine::api::Observer;
@@ -48,7 +48,7 @@ pub(crate) struct Core {
     grpc: Option<SocketAddr>,
     /// Ends the listeners.
     stop: CancellationToken,
-    /// Set when a listener ended by itself.
+    /// Set when a listener ended by itself, or storage failed for good.
     failed: CancellationToken,
     listeners: JoinSet<Result<()>>,
 }
@@ -131,6 +131,18 @@ impl Core {
             gantry_gateway::serve(listener, gateway, stop)
                 .await
                 .context("serve the API")
+        });
+
+        let (engine, stop) = (Arc::clone(&self.engine), self.stop.clone());
+        let failed = self.failed.clone().drop_guard();
+        self.listeners.spawn(async move {
+            let _failed = failed;
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                reason = engine.failed() => {
+                    Err(anyhow!("{reason}; start Gantry again once the disk is well: nothing that was acknowledged is lost"))
+                }
+            }
         });
 
         if let Some(address) = self.grpc {
