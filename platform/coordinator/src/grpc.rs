@@ -1,16 +1,19 @@
 //! The node protocol over gRPC. A node proves itself with a node token, on every call.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use gantry_directory::{Directory, NodeIdentity};
+use gantry_directory::{Directory, ManageError, NodeIdentity};
 use gantry_engine::api::{NodePort, Refusal, Serves};
 use gantry_proto::v1::node_service_server::{NodeService, NodeServiceServer};
+use gantry_proto::v1::node_to_server;
 use gantry_proto::v1::{ArtifactChunk, GetArtifactRequest, NodeToServer, PutArtifactReply, ServerToNode};
-use gantry_proto::{ErrorCode, TenantId, limits};
+use gantry_proto::{ErrorCode, NodeId, NodeTokenId, TenantId, limits};
+use parking_lot::Mutex;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,6 +22,9 @@ use crate::Coordinator;
 /// Bytes of one message that carries artifact data.
 const ARTIFACT_CHUNK_BYTES: usize = 256 << 10;
 
+/// How long a stream may take to say who it is.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long a session may outlive the revocation of its token.
 const TOKEN_RECHECK: Duration = Duration::from_secs(10);
 
@@ -26,15 +32,21 @@ const TOKEN_RECHECK: Duration = Duration::from_secs(10);
 pub struct NodeServer {
     coordinator: Arc<Coordinator>,
     directory: Arc<dyn Directory>,
+    /// Which token each node that had a session in this process joined with: artifacts travel beside the session, under the same token.
+    speakers: Mutex<HashMap<NodeId, NodeTokenId>>,
 }
 
 impl NodeServer {
     /// The service, ready to be added to a tonic server.
     #[must_use]
     pub fn service(coordinator: Arc<Coordinator>, directory: Arc<dyn Directory>) -> NodeServiceServer<Self> {
-        NodeServiceServer::new(Self { coordinator, directory })
-            .max_decoding_message_size(limits::FRAME_BYTES_MAX * 4)
-            .max_encoding_message_size(limits::FRAME_BYTES_MAX * 4)
+        NodeServiceServer::new(Self {
+            coordinator,
+            directory,
+            speakers: Mutex::default(),
+        })
+        .max_decoding_message_size(limits::FRAME_BYTES_MAX * 4)
+        .max_encoding_message_size(limits::FRAME_BYTES_MAX * 4)
     }
 
     async fn authenticate<T>(&self, request: &Request<T>) -> Result<NodeIdentity, Status> {
@@ -66,6 +78,31 @@ fn serves(identity: &NodeIdentity) -> Serves {
     }
 }
 
+impl NodeServer {
+    /// A token speaks for the node that it joined with, and for no other.
+    async fn join(&self, identity: &NodeIdentity, node: NodeId) -> Result<(), Status> {
+        match self.directory.bind_node(Some(identity.token), node).await {
+            Ok(()) => {
+                self.speakers.lock().insert(node, identity.token);
+                Ok(())
+            }
+            Err(error @ ManageError::Forbidden(_)) => {
+                tracing::warn!(%node, token = %identity.token, %error, "registration refused");
+                Err(status(&Refusal::new(ErrorCode::Forbidden, error.to_string())))
+            }
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    fn speaks_for(&self, identity: &NodeIdentity, node: NodeId) -> Result<(), Status> {
+        match self.speakers.lock().get(&node) {
+            Some(token) if *token == identity.token => Ok(()),
+            Some(_) => Err(Status::not_found("no such assignment")),
+            None => Err(Status::unavailable("the node has no session yet")),
+        }
+    }
+}
+
 /// A node token of one tenant reaches nothing of another, whatever the node says.
 fn covers(identity: &NodeIdentity, tenant: TenantId) -> Result<(), Status> {
     match serves(identity) {
@@ -81,6 +118,7 @@ fn status(refusal: &Refusal) -> Status {
     let text = refusal.message.clone();
     let mut status = match refusal.code {
         ErrorCode::NotFound => Status::not_found(text),
+        ErrorCode::Forbidden => Status::permission_denied(text),
         ErrorCode::StaleFence => Status::failed_precondition(text),
         ErrorCode::TooLarge => Status::out_of_range(text),
         ErrorCode::Overloaded => Status::resource_exhausted(text),
@@ -106,12 +144,22 @@ impl NodeService for NodeServer {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let identity = self.authenticate(&request).await?;
         let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(REGISTER_DEADLINE, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("a session begins with Register"))??
+            .ok_or_else(|| Status::cancelled("the stream ended before Register"))?;
+        if let Some(node_to_server::Kind::Register(register)) = &first.kind {
+            self.join(&identity, register.node).await?;
+        }
         let (to_session, from_session) = self.coordinator.open_session(serves(&identity));
         let directory = Arc::clone(&self.directory);
         let token = identity.token;
         let mut recheck = tokio::time::interval(TOKEN_RECHECK);
         // Owned by the coordinator's tracker; ends with the stream of the node or with the session, whichever is first.
         self.coordinator.sessions.spawn(async move {
+            if to_session.send(first).await.is_err() {
+                return;
+            }
             loop {
                 let message = tokio::select! {
                     () = to_session.closed() => return,
@@ -157,6 +205,7 @@ impl NodeService for NodeServer {
             .header
             .ok_or_else(|| Status::invalid_argument("the first message must carry a header"))?;
         covers(&identity, header.assignee.tenant)?;
+        self.speaks_for(&identity, header.node)?;
         let head = futures_util::stream::iter(first.data.map(Ok));
         let rest = inbound
             .map_err(std::io::Error::other)
@@ -186,6 +235,7 @@ impl NodeService for NodeServer {
             node,
         } = request.into_inner();
         covers(&identity, assignee.tenant)?;
+        self.speaks_for(&identity, node)?;
         let stream = port
             .get_artifact(node, assignee, artifact)
             .await

@@ -16,6 +16,7 @@ use gantry_gateway::{Gateway, GatewayConfig};
 use gantry_journal::{BlobStore, FileKeyRing, RocksOptions, RocksStore, SegmentStore};
 use gantry_proto::time::SystemClock;
 use gantry_proto::{NodeId, TenantId, WorkflowId, limits};
+use gantry_runtime_node::identity;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -176,6 +177,15 @@ impl Core {
 
     pub(crate) fn coordinator(&self) -> Arc<Coordinator> {
         Arc::clone(&self.coordinator)
+    }
+
+    /// Makes the node in this process the installation's own: no token can ever speak for it.
+    pub(crate) async fn adopt_local_node(&self) -> Result<()> {
+        let node = identity::load_or_create(&self.data.node(), &SystemClock).context("read the node's identity")?;
+        self.directory
+            .bind_node(None, node)
+            .await
+            .context("bind the node of this process")
     }
 
     /// Label of this installation's containers.

@@ -23,6 +23,7 @@ pub(crate) struct DevArgs {
 
 pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let core = Core::start(&args.core, args.grpc_listen).await?;
+    core.adopt_local_node().await?;
     let uplink = LocalUplink::new(core.coordinator(), core.engine());
     let node = local_node::start(&args.host, &core.data().node(), &core.installation(), uplink).await?;
     core.publish()?;
