@@ -78,14 +78,18 @@ async fn a_line_that_loses_orders_and_breaks_costs_no_completed_step() -> Result
 
 /// Two steps, of which the second needs what the first one made. The first one's last output comes before its last seconds, or after them: a result is
 /// reported once the output is known to be stored, so on a line that loses everything the former is recorded and the latter is not.
-fn two_steps(quiet_end: bool) -> String {
-    let (before, after) = if quiet_end {
+fn two_steps(number: usize) -> String {
+    let (before, after) = if number < QUIET {
         ("echo \"end $GANTRY_ATTEMPT\"", "true")
     } else {
         ("true", "echo \"end $GANTRY_ATTEMPT\"")
     };
+    // One after the other, so that a cut finds some at work and others done.
+    let seconds = 3 + number % QUIET;
     steps(&[
-        &format!("echo \"begin $GANTRY_ATTEMPT\"; test ! -e made; echo layer > made; {before}; sleep 4; {after}"),
+        &format!(
+            "echo \"begin $GANTRY_ATTEMPT\"; test ! -e made; echo layer > made; {before}; sleep {seconds}; {after}"
+        ),
         "echo \"begin $GANTRY_ATTEMPT\"; test \"$(cat made)\" = layer; rm made; echo \"end $GANTRY_ATTEMPT\"",
     ])
 }
@@ -93,7 +97,7 @@ fn two_steps(quiet_end: bool) -> String {
 async fn cut_while_first_steps_end(world: &World, seed: &mut Seed) -> Result<Vec<Workflow>> {
     let mut ids = Vec::new();
     for number in 0..ABREAST {
-        ids.push(world.api.submit(&two_steps(number < QUIET), json!({})).await?);
+        ids.push(world.api.submit(&two_steps(number), json!({})).await?);
     }
     for (number, id) in ids.iter().enumerate() {
         printed(world, id, if number < QUIET { "end 1\n" } else { "begin 1\n" }).await?;
@@ -113,7 +117,7 @@ async fn cut_while_first_steps_end(world: &World, seed: &mut Seed) -> Result<Vec
     })
     .await?;
     // Not a wait for something to be done: the random part of the moment, in which the others end or do not.
-    tokio::time::sleep(seed.duration_below(Duration::from_secs(2))).await;
+    tokio::time::sleep(seed.duration_below(Duration::from_secs(3))).await;
     let lost = completed().await? - before;
     world.relay().swallowed(SOON).await?;
     world.relay().cut();
