@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use gantry_journal::blobs::BlobStore;
 use gantry_journal::{KeyRing, SegmentStore, Store};
 use gantry_proto::time::Clock;
@@ -19,11 +20,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Dispatcher, Observer, Refusal};
+use crate::api::{Departure, Dispatcher, NodePort as _, Observer, Refusal};
 use crate::core::{Command, Rejection, Reply, Settings};
+use crate::lifecycle::node::NodeState;
 use crate::processor::ProcessorParts;
 use crate::processor::storage::Storage;
 use crate::processor::{CallError, Fatal, Message, Processor, Shared};
+use crate::read;
 
 /// Progress files that are kept for showing: those of running steps, the oldest are forgotten first.
 const PROGRESS_MAX: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
@@ -78,6 +81,9 @@ pub enum StartError {
         /// What the journal said.
         reason: String,
     },
+    /// The nodes of before could not be recorded as gone.
+    #[error("the nodes of before cannot be parted from: {0}")]
+    Nodes(Refusal),
     /// A processor ended while it started.
     #[error("the engine was stopped while it started")]
     Stopped,
@@ -191,7 +197,23 @@ impl Engine {
                 return Err(StartError::Recovery { partition, reason });
             }
         }
+        if let Err(refusal) = engine.part_from_nodes().await {
+            engine.shutdown().await;
+            return Err(StartError::Nodes(refusal));
+        }
         Ok(engine)
+    }
+
+    /// No node has a session with a process that has just started: what the rows say of sessions is from before, and a node that never comes back would
+    /// be shown as online for ever.
+    async fn part_from_nodes(&self) -> Result<(), Refusal> {
+        let partitions = u16::try_from(self.partitions.len()).unwrap_or(PartitionId::LIMIT);
+        let rows = self.blocking(move |storage| read::all_nodes(storage, partitions)).await?;
+        let gone = rows
+            .iter()
+            .filter(|row| !matches!(row.state(), NodeState::Disconnected | NodeState::Offline))
+            .map(|row| self.departed(row.id, Departure::Disconnected));
+        try_join_all(gone).await.map(drop)
     }
 
     /// Stops taking commands, finishes the batches that run, and gives the partitions up. Leases and timers go on with the next owner.

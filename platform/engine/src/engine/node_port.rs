@@ -134,12 +134,11 @@ impl NodePort for Engine {
                 verdict.keep = true;
             }
             if verdict.keep {
-                let (durable, _) = self
-                    .segments
-                    .stream_end(&stream_of(&assignee))
-                    .await
-                    .map_err(super::content::segment_refusal)?;
-                verdict.output_seq = Some(durable);
+                // One damaged stream is no reason to refuse a node: without a position it sends everything that it still has.
+                match self.segments.stream_end(&stream_of(&assignee)).await {
+                    Ok((durable, _)) => verdict.output_seq = Some(durable),
+                    Err(error) => tracing::warn!(?assignee, %error, "output of an attempt cannot be read"),
+                }
             }
             verdicts.push(verdict);
         }

@@ -44,22 +44,26 @@ pub(crate) fn attempt_ended(storage: &Storage, stream: &StreamKey) -> Result<Opt
 
 /// Nodes that serve a tenant, by name.
 pub(crate) fn nodes(storage: &Storage, partitions: u16, tenant: TenantId) -> Result<Vec<NodeRow>, Refusal> {
+    let mut found = all_nodes(storage, partitions)?;
+    found.retain(|row| row.serves.is_none_or(|serves| serves == tenant));
+    found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    Ok(found)
+}
+
+/// Every node of the installation.
+pub(crate) fn all_nodes(storage: &Storage, partitions: u16) -> Result<Vec<NodeRow>, Refusal> {
     let mut found = Vec::new();
     for partition in (0..partitions).filter_map(PartitionId::new) {
         walk(
             storage.store().as_ref(),
             &keys::all_of(Kind::Node, partition),
             |_, value| {
-                let row: NodeRow = decode("a node row", value)?;
-                if row.serves.is_none_or(|serves| serves == tenant) {
-                    found.push(row);
-                }
+                found.push(decode("a node row", value)?);
                 Ok(())
             },
         )
         .map_err(unreadable)?;
     }
-    found.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(found)
 }
 
