@@ -277,6 +277,8 @@ async fn tasks_that_share_one_slot_lose_no_attempt() -> Result<()> {
 async fn output_that_cannot_be_stored_is_one_workflows_trouble() -> Result<()> {
     /// Longer than a lease: whoever is not renewed meanwhile is lost.
     const LINES: u32 = 15;
+    /// A disk that is full for some seconds need not be told of; one that stays so must be.
+    const REASON: Duration = Duration::from_secs(60);
     Scenario::apart("network-storage")
         .lease(Duration::from_secs(10))
         .run(async |world| {
@@ -306,7 +308,7 @@ async fn output_that_cannot_be_stored_is_one_workflows_trouble() -> Result<()> {
                 |workflow: &Workflow| !workflow.codes().is_empty() || workflow.tasks[0].waiting_reason().is_some();
             let workflow = world
                 .api
-                .workflow_when(&sick, "a stated reason", SOON, says_why)
+                .workflow_when(&sick, "a stated reason", REASON, says_why)
                 .await?;
             eprintln!(
                 "the sick workflow says {:?}, {:?}",
