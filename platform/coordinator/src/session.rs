@@ -425,27 +425,28 @@ async fn patiently<T, F: Future<Output = Result<T, Refusal>>>(call: impl Fn() ->
     }
 }
 
-/// Records a message; an error means that storage is away.
+/// Records a message; an error means that the journal is away. What cannot be recorded in time although the journal can take the word that its attempt
+/// is given up (its output cannot be stored, say) costs that attempt, and not the session of its node.
 async fn record(
     port: &Arc<dyn NodePort>,
     node: NodeId,
     message: Kind,
 ) -> Result<Option<server_to_node::Kind>, Refusal> {
     let refusal = match patiently(|| handle(port, node, message.clone())).await {
-        Err(refusal) if !may_pass(&refusal) => refusal,
-        outcome => return outcome,
+        Ok(answer) => return Ok(answer),
+        Err(refusal) => refusal,
     };
     let Some(assignee) = assignee_of(&message).cloned() else {
         return Ok(None);
     };
-    tracing::warn!(%node, task = %assignee.task, error = %refusal, "a message can never be recorded");
     if !matches!(
         message,
         Kind::StepStarted(_) | Kind::StepOutput(_) | Kind::StepFinished(_)
     ) {
-        // Nothing follows from the others: progress is only shown, and what is given back was nobody's.
-        return Ok(None);
+        // Nothing follows from a refusal for good: progress is only shown, and what is given back was nobody's.
+        return if may_pass(&refusal) { Err(refusal) } else { Ok(None) };
     }
+    tracing::warn!(%node, task = %assignee.task, error = %refusal, "a message cannot be recorded; its attempt is given up");
     match patiently(|| port.give_up(node, assignee.clone(), refusal.message.clone())).await {
         Err(error) if may_pass(&error) => return Err(error),
         Err(error) => tracing::warn!(%node, task = %assignee.task, %error, "the attempt is not known here"),

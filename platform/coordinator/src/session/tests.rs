@@ -128,3 +128,13 @@ async fn a_message_that_can_never_be_recorded_costs_its_attempt_and_not_the_sess
     );
     assert_eq!(*script.given_up.lock(), [assignee(1)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn output_that_stays_unstorable_costs_its_attempt_and_not_the_session() {
+    let (script, answer) = after(&[ErrorCode::StorageUnavailable; 100]).await;
+    assert!(
+        matches!(&answer, Some(server_to_node::Kind::Cancel(cancel)) if cancel.assignee == assignee(1)),
+        "{answer:?}"
+    );
+    assert_eq!(*script.given_up.lock(), [assignee(1)]);
+}

@@ -208,7 +208,9 @@ impl Engine {
     /// be shown as online for ever.
     async fn part_from_nodes(&self) -> Result<(), Refusal> {
         let partitions = u16::try_from(self.partitions.len()).unwrap_or(PartitionId::LIMIT);
-        let rows = self.blocking(move |storage| read::all_nodes(storage, partitions)).await?;
+        let rows = self
+            .blocking(move |storage| read::all_nodes(storage, partitions))
+            .await?;
         let gone = rows
             .iter()
             .filter(|row| !matches!(row.state(), NodeState::Disconnected | NodeState::Offline))
