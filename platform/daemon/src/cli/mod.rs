@@ -38,7 +38,7 @@ pub(crate) struct Usage(pub(crate) anyhow::Error);
 
 /// Durable workflows whose steps run in fresh containers.
 #[derive(Debug, Parser)]
-#[command(name = "gantry", version, about, propagate_version = true)]
+#[command(name = "gantry", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     connection: ConnectionArgs,

@@ -73,6 +73,7 @@ impl SegmentStore {
             root: dir.to_owned(),
             segment_bytes_max,
             handles: Handles::new(),
+            // Bounded by `log`, not by the cache: it would forget logs that are in use.
             logs: Mutex::new(LruCache::unbounded()),
             io: Arc::new(Semaphore::new(IO_THREADS_MAX)),
             syncs: AtomicU64::new(0),
