@@ -88,7 +88,7 @@ pub fn bound_to(workflow: &Workflow, task: usize) -> Option<NodeId> {
 
 /// The best of `candidates` for a task: it fits, has credit, and has most credit left; equal ones by id.
 fn choose(workflow: &Workflow, task: usize, candidates: &[Candidate]) -> Option<usize> {
-    let definition = workflow.body.as_ref()?.definition.tasks.get_index(task)?.1;
+    let (_, definition) = workflow.definition(task)?;
     let bound = bound_to(workflow, task);
     candidates
         .iter()

@@ -43,7 +43,7 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
     let body = workflow.body.as_deref().ok_or_else(gone)?;
     let position = reference.1 as usize;
     let task = workflow.tasks.get(position).ok_or_else(gone)?;
-    let (name, definition) = body.definition.tasks.get_index(position).ok_or_else(gone)?;
+    let (name, definition) = workflow.definition(position).ok_or_else(gone)?;
     let (index, row) = task.row.current().ok_or_else(gone)?;
     let step = definition.steps.get(index).ok_or_else(gone)?;
     let attempt = row.attempts.last().map_or(0, |last| last.attempt) + 1;
@@ -105,7 +105,7 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
         inputs,
         artifact_globs: step.artifacts.iter().map(|artifact| artifact.glob.clone()).collect(),
         outputs: step.outputs.clone(),
-        task_name: name.clone(),
+        task_name: name.to_owned(),
         step_key: step.key.clone(),
         // Stable over attempts: one step of one task of one workflow.
         idempotency_key: format!("{}.{index}", task.row.id),
@@ -160,7 +160,8 @@ fn sources(
 ) -> Result<Vec<v1::WorkspaceSource>, PlanFault> {
     use v1::workspace_source::Kind;
     let mut sources = Vec::new();
-    for each in &body.definition.tasks[position].workspace {
+    let definition = workflow.definition(position);
+    for each in definition.iter().flat_map(|(_, task)| &task.workspace) {
         let kind = match &each.source {
             WorkspaceSourceDef::Git { url, reference, depth } => Kind::Git(v1::GitSource {
                 url: render("workspace", url)?,
@@ -219,7 +220,11 @@ fn scope(workflow: &Workflow, body: &Body, position: usize, attempt: u32) -> Val
         })
         .collect();
     let task = &workflow.tasks[position];
-    let keys = body.definition.tasks[position].steps.iter().map(|step| &step.key);
+    let definition = workflow.definition(position);
+    let keys = definition
+        .iter()
+        .flat_map(|(_, task)| &task.steps)
+        .map(|step| &step.key);
     let steps: Map<String, Value> = keys
         .zip(&task.results)
         .filter_map(|(key, result)| Some((key.clone(), json!({ "outputs": result.as_ref()?.outputs }))))

@@ -7,6 +7,7 @@ use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId, limits};
 
 use super::body::{Body, StepResultBody};
 use super::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
+use crate::spec::definition::TaskDef;
 
 /// Lengths that decisions use; the same for every partition of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,23 @@ pub struct Task {
     pub row: TaskRow,
     /// Results of completed steps, by step.
     pub results: Vec<Option<Arc<StepResultBody>>>,
+}
+
+impl Workflow {
+    /// Name and definition of the task at a position; `None` without a body. All who ask for a task's definition ask here.
+    #[must_use]
+    pub fn definition(&self, position: usize) -> Option<(&str, &TaskDef)> {
+        let (name, task) = self.body.as_ref()?.definition.tasks.get_index(position)?;
+        Some((name, task))
+    }
+
+    /// Positions of the tasks that the task at `position` needs; empty without a body.
+    #[must_use]
+    pub fn needs(&self, position: usize) -> &[usize] {
+        let body = self.body.as_ref();
+        body.and_then(|body| body.needs.get(position))
+            .map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A task by its workflow and position.

@@ -56,10 +56,7 @@ impl Loaded {
         if let Some(node) = bound.filter(|node| offers.iter().all(|offer| offer.node != *node)) {
             return WaitingView::WorkspaceNode { node };
         }
-        let definition = workflow
-            .body
-            .as_ref()
-            .and_then(|body| body.definition.tasks.get_index(index));
+        let definition = workflow.definition(index);
         let lacks: Vec<(&Candidate, Vec<String>)> = offers
             .iter()
             .filter(|offer| bound.is_none_or(|node| node == offer.node))

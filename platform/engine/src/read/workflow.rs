@@ -128,11 +128,7 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
 
 fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Records<'_>) -> Result<TaskView, Refusal> {
     let row = &task.row;
-    let definition = workflow
-        .body
-        .as_ref()
-        .and_then(|body| body.definition.tasks.get_index(index))
-        .map(|(_, task)| task);
+    let definition = workflow.definition(index).map(|(_, task)| task);
     let mut steps = Vec::with_capacity(row.steps.len());
     for (position, step) in (0u32..).zip(&row.steps) {
         let at = position as usize;

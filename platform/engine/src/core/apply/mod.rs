@@ -1,0 +1,155 @@
+//! `apply(state, event)`: the one place where state changes. Needs no payload for anything that control depends on.
+
+mod node;
+mod step;
+mod task;
+mod workflow;
+
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self, Payload};
+use gantry_proto::{TenantId, WorkflowId};
+
+pub(crate) use step::result_body;
+
+use self::node::{node_changed, node_registered};
+use self::step::{step_assigned, step_ended, step_running};
+use self::task::{lease_ended, task, task_claimed, task_ended, task_readied, task_waiting};
+use self::workflow::{change_workflow, submitted, workflow, workflow_ended};
+use super::rows::IdempotencyRow;
+use super::state::{PartitionState, Timer};
+use crate::lifecycle::IllegalTransition;
+use crate::lifecycle::workflow::WorkflowTrigger;
+
+/// A record that does not fit the state: damage, or a fault of ours. The partition stops rather than guesses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// An edge that no table has.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// The record is about something that does not exist.
+    #[error("record {seq} is about an unknown {what}")]
+    Unknown {
+        /// Position of the record.
+        seq: u64,
+        /// What kind of thing.
+        what: &'static str,
+    },
+    /// A field that has no value this version knows.
+    #[error("record {seq} has a {what} that this version does not know; run the version that wrote it, or a newer one")]
+    Newer {
+        /// Position of the record.
+        seq: u64,
+        /// What.
+        what: &'static str,
+    },
+    /// The record contradicts the state.
+    #[error("record {seq} contradicts the state: {what}")]
+    Contradiction {
+        /// Position of the record.
+        seq: u64,
+        /// How.
+        what: &'static str,
+    },
+}
+
+/// Where and when a record stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Position in the log.
+    pub seq: u64,
+    /// Time of its entry.
+    pub at_ms: u64,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which workflow it is about.
+    pub workflow: Option<WorkflowId>,
+}
+
+/// Applies the record at `place.seq`, which must be the next one.
+///
+/// # Errors
+/// See [`ApplyError`]; the state must then be discarded.
+pub fn apply(
+    state: &mut PartitionState,
+    place: Place,
+    kind: &Kind,
+    payload: Option<&Payload>,
+) -> Result<(), ApplyError> {
+    if place.seq != state.next_seq {
+        return Err(ApplyError::Contradiction {
+            seq: place.seq,
+            what: "it is not the next one",
+        });
+    }
+    state.next_seq += 1;
+    state.last_at_ms = state.last_at_ms.max(place.at_ms);
+    match kind {
+        Kind::WorkflowSubmitted(event) => submitted(state, place, event),
+        Kind::WorkflowActivated(v1::WorkflowActivated {}) => {
+            change_workflow(state, place, WorkflowTrigger::Activated).map(|_| ())
+        }
+        Kind::WorkflowCancelRequested(event) => {
+            let workflow = workflow(state, place)?;
+            workflow.row.cancel_by = Some(event.by);
+            workflow.row.cancel_grace_ms = Some(event.grace_ms);
+            Ok(())
+        }
+        Kind::WorkflowEnded(event) => workflow_ended(state, place, event),
+        Kind::TaskReadied(event) => task_readied(state, place, event.task),
+        Kind::TaskClaimed(event) => task_claimed(state, place, event),
+        Kind::TaskWaiting(event) => task_waiting(state, place, event),
+        Kind::TaskEnded(event) => task_ended(state, place, event),
+        Kind::LeaseEnded(event) => lease_ended(state, place, event),
+        Kind::TaskCancelRequested(event) => {
+            let (_, task) = task(state, place, event.task)?;
+            task.row.cancel_grace_ms = Some(event.grace_ms);
+            Ok(())
+        }
+        Kind::StepAssigned(event) => step_assigned(state, place, event),
+        Kind::StepRunning(event) => step_running(state, place, event),
+        Kind::StepEnded(event) => step_ended(state, place, event, payload),
+        Kind::NodeRegistered(event) => {
+            node_registered(state, place, event);
+            Ok(())
+        }
+        Kind::NodeChanged(event) => node_changed(state, place, event),
+        Kind::IdempotencyRecorded(event) => {
+            let key = hash(place, &event.key_hash)?;
+            let row = IdempotencyRow {
+                request_hash: event.request_hash.clone(),
+                workflow: event.workflow,
+                expires_at_ms: event.expires_at_ms,
+            };
+            state.insert_idempotency((place.tenant, key), row);
+            state.dirty.idempotency.insert((place.tenant, key));
+            Ok(())
+        }
+        Kind::IdempotencyExpired(event) => {
+            let key = (place.tenant, hash(place, &event.key_hash)?);
+            let Some(row) = state.idempotency.remove(&key) else {
+                return Err(ApplyError::Unknown {
+                    seq: place.seq,
+                    what: "idempotency key",
+                });
+            };
+            state.timers.remove(&(row.expires_at_ms, Timer::Idempotency(key)));
+            state.dirty.idempotency.insert(key);
+            Ok(())
+        }
+    }
+}
+
+fn hash(place: Place, bytes: &[u8]) -> Result<[u8; 32], ApplyError> {
+    bytes.try_into().map_err(|_| ApplyError::Contradiction {
+        seq: place.seq,
+        what: "a hash is not 32 bytes",
+    })
+}
+
+/// Enum fields are numbers on the wire; one that this version does not know stops it.
+fn end<T, E>(place: Place, value: i32, parse: impl Fn(i32) -> Result<T, E>) -> Result<T, ApplyError> {
+    parse(value).map_err(|_| ApplyError::Newer {
+        seq: place.seq,
+        what: "value",
+    })
+}

@@ -1,0 +1,94 @@
+//! What follows from what: after a step, a task or a lease ended. Every command that ends something goes through here.
+
+mod settle;
+mod step;
+mod stop;
+
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self, LeaseEnd, Payload, TaskEnd, WaitKind};
+use gantry_proto::{TaskId, TenantId, WorkflowId};
+
+pub(crate) use step::describe;
+
+use super::apply::ApplyError;
+use super::decide::Batching;
+use super::state::{TaskRef, Workflow};
+
+/// A sentence for the sealed side of a record.
+pub(in crate::core) fn said(message: impl Into<String>) -> Option<Payload> {
+    Some(Payload {
+        message: Some(message.into()),
+        ..Payload::default()
+    })
+}
+
+impl Batching<'_> {
+    pub(in crate::core) fn workflow(&self, id: WorkflowId) -> Option<&Workflow> {
+        self.state.workflows.get(&id)
+    }
+
+    pub(in crate::core) fn tenant(&self, id: WorkflowId) -> TenantId {
+        self.workflow(id)
+            .map_or_else(TenantId::nil, |workflow| workflow.row.tenant)
+    }
+
+    pub(in crate::core) fn record(
+        &mut self,
+        id: WorkflowId,
+        kind: Kind,
+        payload: Option<Payload>,
+    ) -> Result<(), ApplyError> {
+        self.emit(self.tenant(id), Some(id), kind, payload)
+    }
+
+    pub(in crate::core) fn task_id(&self, task: TaskRef) -> TaskId {
+        self.state.task(task).map_or_else(TaskId::nil, |task| task.row.id)
+    }
+
+    pub(in crate::core) fn readied(&mut self, task: TaskRef) -> Result<(), ApplyError> {
+        let id = self.task_id(task);
+        self.record(task.0, Kind::TaskReadied(v1::TaskReadied { task: id }), None)
+    }
+
+    pub(in crate::core) fn end_lease(
+        &mut self,
+        task: TaskRef,
+        end: LeaseEnd,
+        payload: Option<Payload>,
+    ) -> Result<(), ApplyError> {
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
+        let event = v1::LeaseEnded {
+            task: row.id,
+            fence: row.fence,
+            end: end.into(),
+        };
+        self.record(task.0, Kind::LeaseEnded(event), payload)
+    }
+
+    pub(in crate::core) fn end_task(
+        &mut self,
+        task: TaskRef,
+        end: TaskEnd,
+        code: Option<&str>,
+        payload: Option<Payload>,
+    ) -> Result<(), ApplyError> {
+        let event = v1::TaskEnded {
+            task: self.task_id(task),
+            end: end.into(),
+            code: code.map(str::to_owned),
+        };
+        self.record(task.0, Kind::TaskEnded(event), payload)
+    }
+
+    pub(in crate::core) fn wait(&mut self, task: TaskRef, kind: WaitKind, ms: u64) -> Result<(), ApplyError> {
+        let until_ms = Some(self.now_ms.saturating_add(ms));
+        let event = v1::TaskWaiting {
+            task: self.task_id(task),
+            kind: kind.into(),
+            until_ms,
+        };
+        self.record(task.0, Kind::TaskWaiting(event), None)
+    }
+}

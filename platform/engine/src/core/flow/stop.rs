@@ -1,0 +1,81 @@
+//! Ending tasks that have not ended.
+
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self, EndCause, TaskEnd};
+use gantry_proto::{ErrorCode, limits};
+
+use super::said;
+use crate::api::Order;
+use crate::core::apply::ApplyError;
+use crate::core::decide::Batching;
+use crate::core::state::{TaskRef, Workflow};
+
+impl Batching<'_> {
+    /// Ends a task that is not ended: at once when it does not run, cooperatively when it does.
+    pub(in crate::core) fn stop_task(
+        &mut self,
+        task: TaskRef,
+        grace_ms: Option<u64>,
+        code: ErrorCode,
+        why: Option<String>,
+    ) -> Result<(), ApplyError> {
+        let Some(workflow) = self.workflow(task.0) else {
+            return Ok(());
+        };
+        let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
+            return Ok(());
+        };
+        if row.is_ended() {
+            return Ok(());
+        }
+        let Some((_, (step, _))) = row.holder.zip(row.open()) else {
+            return self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), why.and_then(said));
+        };
+        let grace_ms = grace_ms.unwrap_or_else(|| {
+            let definition = workflow.definition(task.1 as usize);
+            let step = definition.and_then(|(_, task)| task.steps.get(step));
+            step.map_or(limits::CANCEL_GRACE_MS_DEFAULT, |step| step.grace_ms)
+        });
+        // Asked again with another grace: the shorter one holds, and only a shorter one is news. The order goes out each time, since an earlier one may
+        // have been lost on its way.
+        if row.cancel_grace_ms.is_none_or(|before| grace_ms < before) {
+            let event = v1::TaskCancelRequested { task: row.id, grace_ms };
+            self.record(task.0, Kind::TaskCancelRequested(event), None)?;
+        }
+        self.order_cancel(task);
+        Ok(())
+    }
+
+    /// Tells the holder of a task that was asked to end to end it; nothing when nobody asked, or nobody holds it. The node takes it any number of times.
+    pub(in crate::core) fn order_cancel(&mut self, task: TaskRef) {
+        let tenant = self.tenant(task.0);
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return;
+        };
+        let (Some(grace_ms), Some((holder, (step, open)))) = (row.cancel_grace_ms, row.holder.zip(row.open())) else {
+            return;
+        };
+        let cancel = v1::CancelStep {
+            assignee: v1::Assignee {
+                tenant,
+                workflow: task.0,
+                task: row.id,
+                fence: row.fence,
+                step: u32::try_from(step).unwrap_or(u32::MAX),
+                attempt: open.attempt,
+            },
+            grace_ms,
+            cause: EndCause::Cancelled.into(),
+        };
+        self.orders.push(Order::Cancel(holder, cancel));
+    }
+}
+
+/// Why a task that was asked to end is ended.
+pub(super) fn ending_code(workflow: &Workflow) -> ErrorCode {
+    if workflow.row.cancel_by.is_some() {
+        ErrorCode::WorkflowCancelled
+    } else {
+        ErrorCode::TaskFailed
+    }
+}
