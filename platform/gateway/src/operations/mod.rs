@@ -1,0 +1,37 @@
+//! The list of everything that can be reached, one file for each kind of resource. Nothing else is.
+
+mod keys;
+mod nodes;
+mod system;
+mod tasks;
+mod workflows;
+
+use crate::operation::{Operation, OperationInfo, QueryParam};
+
+const fn q(name: &'static str, about: &'static str) -> QueryParam {
+    QueryParam { name, about }
+}
+
+const PAGE: &[QueryParam] = &[
+    q("cursor", "`next_cursor` of the page before"),
+    q("limit", "items of a page, 1 to 500, default 50"),
+];
+
+/// Every operation, for tests and printed tables.
+#[must_use]
+pub fn list() -> Vec<OperationInfo> {
+    all().iter().map(Operation::info).collect()
+}
+
+pub(crate) fn all() -> Vec<Operation> {
+    [
+        workflows::operations(),
+        tasks::operations(),
+        nodes::operations(),
+        keys::operations(),
+        system::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
