@@ -44,7 +44,11 @@ pub struct TaskDef {
     /// Run even though a needed task failed or was skipped (`always`), as a report does.
     #[serde(default)]
     pub run_on: RunOn,
-    /// In order; at least one. Keys are unique in the task.
+    /// What it is.
+    #[serde(default, skip_serializing_if = "TaskKind::is_steps")]
+    pub kind: TaskKind,
+    /// In order; at least one with [`TaskKind::Steps`]. Keys are unique in the task.
+    #[serde(default)]
     pub steps: Vec<StepDef>,
     /// Sources of the tree, by name; one with name "" is the root itself. Empty: an empty tree.
     #[serde(default)]
@@ -55,6 +59,23 @@ pub struct TaskDef {
     /// What an executor must offer.
     #[serde(default)]
     pub requires: Requires,
+}
+
+/// What a task is: what begins once its needs have ended.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// Steps in sandboxes, under a lease of a node.
+    #[default]
+    Steps,
+}
+
+impl TaskKind {
+    /// Whether steps are what it does. Definitions of before there were kinds have no other.
+    #[must_use]
+    pub const fn is_steps(&self) -> bool {
+        matches!(self, Self::Steps)
+    }
 }
 
 /// When a task whose needs have ended may run.

@@ -1,5 +1,6 @@
 //! What follows from what: after a step, a task or a lease ended. Every command that ends something goes through here.
 
+mod begin;
 mod settle;
 mod step;
 mod stop;

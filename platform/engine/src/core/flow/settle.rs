@@ -16,11 +16,11 @@ use crate::lifecycle::task::TaskState;
 use crate::spec::definition::{FailurePolicy, RunOn};
 
 impl Batching<'_> {
-    /// Brings a workflow to rest after a task ended: readies what may run, ends what never will, and ends the workflow when all have ended.
+    /// Brings a workflow to rest after a task ended: begins what may run, ends what never will, and ends the workflow when all have ended.
     pub(in crate::core) fn settle(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
         while let Some(next) = self.workflow(id).and_then(next_consequence) {
             match next {
-                Consequence::Ready(task) => self.readied((id, task))?,
+                Consequence::Begin(task) => self.begin((id, task))?,
                 Consequence::Stop(task, code, why) => self.stop_task((id, task), None, code, Some(why))?,
             }
         }
@@ -72,7 +72,7 @@ impl Batching<'_> {
 
 /// One thing that follows for a task that does not run.
 enum Consequence {
-    Ready(u32),
+    Begin(u32),
     Stop(u32, ErrorCode, String),
 }
 
@@ -105,7 +105,7 @@ fn next_consequence(workflow: &Workflow) -> Option<Consequence> {
         }
         let waits_for_needs = row.state() == TaskState::Pending && row.wait_kind.is_none();
         if waits_for_needs && needs.iter().all(|need| workflow.tasks[*need].row.is_ended()) {
-            return Some(Consequence::Ready(row.index));
+            return Some(Consequence::Begin(row.index));
         }
     }
     None

@@ -1,5 +1,6 @@
 //! From a document to a definition.
 
+mod kind;
 mod names;
 mod needs;
 mod settings;

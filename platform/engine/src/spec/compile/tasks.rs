@@ -9,7 +9,7 @@ use super::names::Scope;
 use super::settings::Level;
 use super::steps::Bare;
 use super::{Check, ENTRIES_MAX, join};
-use crate::spec::definition::{InputDef, Requires, StepDef, TaskDef};
+use crate::spec::definition::{InputDef, Requires, StepDef, TaskDef, TaskKind};
 use crate::spec::issues::hint;
 use crate::spec::scalars;
 use crate::spec::source::{DefaultsSource, InputSource, RequiresSource, StepSource, TaskSource};
@@ -35,10 +35,15 @@ impl Check<'_> {
             .map(|workspace| self.workspace(&join(&path, "workspace"), workspace, &workspace_scope, before, tasks));
         let inputs = self.inputs(&join(&path, "inputs"), &source.inputs, before, tasks);
         let requires = self.requires(&join(&path, "requires"), &source.requires);
-        let steps = self.steps(&path, source, defaults, parameters, tasks, before);
+        let kind = self.kind(&path, source);
+        let steps = match kind {
+            Some(TaskKind::Steps) => self.steps(&path, source, defaults, parameters, tasks, before),
+            _ => Vec::new(),
+        };
         TaskDef {
             needs: source.needs.as_ref().map(|needs| needs.list()).unwrap_or_default(),
             run_on: source.run_on,
+            kind: kind.unwrap_or_default(),
             steps,
             workspace: workspace.unwrap_or_default(),
             inputs,
@@ -56,22 +61,7 @@ impl Check<'_> {
         before: &BTreeSet<&str>,
     ) -> Vec<StepDef> {
         let task_level = Level::task(source, path.to_vec());
-        let name = path.last().map(String::as_str).unwrap_or_default();
         match (&source.steps, &source.run) {
-            (Some(_), Some(_)) => {
-                self.complain_key(
-                    &join(path, "run"),
-                    format!("task `{name}` has both `run` and `steps`; `run` is the short form of a single step"),
-                );
-                Vec::new()
-            }
-            (None, None) => {
-                self.complain_key(
-                    path,
-                    format!("task `{name}` has nothing to run; give it `run` or `steps`"),
-                );
-                Vec::new()
-            }
             (None, Some(run)) => {
                 let key = "step-1".to_owned();
                 let all = [key.clone()];
@@ -92,7 +82,7 @@ impl Check<'_> {
                     &scope,
                 )]
             }
-            (Some(steps), None) => {
+            (Some(steps), _) => {
                 for field in ["outputs", "artifacts"] {
                     let given = if field == "outputs" {
                         source.outputs.is_some()
@@ -111,6 +101,7 @@ impl Check<'_> {
                     (parameters, tasks, before),
                 )
             }
+            (None, None) => Vec::new(),
         }
     }
 
