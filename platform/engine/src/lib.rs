@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`api`] | the traits and views that other crates see |
+//! | [`archive`] | history as tables: sealing, retention, erasure |
 //! | [`spec`] | definitions: parsing, schema, templates |
 //! | [`lifecycle`] | states and legal changes, as tables |
 //! | [`core`] | `decide` and `apply`: no clock, no I/O, no randomness |
@@ -15,6 +16,7 @@
 //! progress is the one exception, and is marked so).
 
 pub mod api;
+pub mod archive;
 pub mod core;
 pub mod engine;
 pub mod lifecycle;

@@ -30,6 +30,18 @@ pub enum Kind {
     Idempotency = 0x25,
     /// A node row.
     Node = 0x26,
+    /// A sealed object of the archive.
+    Archive = 0x40,
+    /// How far a tenant's ended workflows are sealed.
+    Sealed = 0x41,
+    /// An ended workflow, in the order of ends.
+    Ended = 0x42,
+    /// A workflow that must not be removed or erased.
+    Hold = 0x43,
+    /// A workflow whose content was destroyed.
+    Erased = 0x44,
+    /// A workflow whose blobs, segments or key bytes are still to be destroyed.
+    Destroy = 0x45,
 }
 
 /// A range of keys, `from..to`.
@@ -199,6 +211,86 @@ pub fn node(partition: PartitionId, tenant: TenantId, node: NodeId) -> Bytes {
     with_ids(Kind::Node, partition, &[tenant.as_bytes(), node.as_bytes()])
 }
 
+/// A sealed object of the archive.
+#[must_use]
+pub fn archive(
+    partition: PartitionId,
+    tenant: TenantId,
+    table: u8,
+    day: u32,
+    epoch: u64,
+    from_seq: u64,
+    generation: u32,
+) -> Bytes {
+    let mut key = head(Kind::Archive, partition, HEAD + ID + 25);
+    key.put_slice(tenant.as_bytes());
+    key.put_u8(table);
+    key.put_u32(day);
+    key.put_u64(from_seq);
+    key.put_u64(epoch);
+    key.put_u32(generation);
+    key.freeze()
+}
+
+/// All sealed objects of a tenant in a partition, by table, day and range.
+#[must_use]
+pub fn archive_of(partition: PartitionId, tenant: TenantId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(Kind::Archive, partition, &[tenant.as_bytes()]))
+}
+
+/// How far a tenant's ended workflows are sealed in a partition.
+#[must_use]
+pub fn sealed(partition: PartitionId, tenant: TenantId) -> Bytes {
+    with_ids(Kind::Sealed, partition, &[tenant.as_bytes()])
+}
+
+/// An ended workflow, by the position of its end. The value is the time of the end in ms, u64.
+#[must_use]
+pub fn ended(partition: PartitionId, tenant: TenantId, end_seq: u64, workflow: WorkflowId) -> Bytes {
+    let mut key = head(Kind::Ended, partition, HEAD + 2 * ID + 8);
+    key.put_slice(tenant.as_bytes());
+    key.put_u64(end_seq);
+    key.put_slice(workflow.as_bytes());
+    key.freeze()
+}
+
+/// A tenant's ended workflows in a partition whose end has a position of `from_seq` or more.
+#[must_use]
+pub fn ended_from(partition: PartitionId, tenant: TenantId, from_seq: u64) -> KeyRange {
+    let prefix = with_ids(Kind::Ended, partition, &[tenant.as_bytes()]);
+    let mut from = BytesMut::with_capacity(prefix.len() + 8);
+    from.put_slice(&prefix);
+    from.put_u64(from_seq);
+    KeyRange {
+        from: from.freeze(),
+        to: prefix_end(&prefix).into(),
+    }
+}
+
+/// A legal hold on a workflow.
+#[must_use]
+pub fn hold(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> Bytes {
+    with_ids(Kind::Hold, partition, &[tenant.as_bytes(), workflow.as_bytes()])
+}
+
+/// That a workflow was erased.
+#[must_use]
+pub fn erased(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> Bytes {
+    with_ids(Kind::Erased, partition, &[tenant.as_bytes(), workflow.as_bytes()])
+}
+
+/// That something of a workflow is still to be destroyed.
+#[must_use]
+pub fn destroy(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> Bytes {
+    with_ids(Kind::Destroy, partition, &[tenant.as_bytes(), workflow.as_bytes()])
+}
+
+/// All keys of a kind that begin with a tenant, of that tenant. Not for the log.
+#[must_use]
+pub fn tenant_of(kind: Kind, partition: PartitionId, tenant: TenantId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(kind, partition, &[tenant.as_bytes()]))
+}
+
 /// Every key of a kind in a partition, of all tenants: for recovery, never to answer a request.
 #[must_use]
 pub fn all_of(kind: Kind, partition: PartitionId) -> KeyRange {
@@ -259,6 +351,43 @@ pub enum Parsed {
         tenant: TenantId,
         node: NodeId,
     },
+    /// See [`archive`].
+    Archive {
+        partition: PartitionId,
+        tenant: TenantId,
+        table: u8,
+        day: u32,
+        epoch: u64,
+        from_seq: u64,
+        generation: u32,
+    },
+    /// See [`sealed`].
+    Sealed { partition: PartitionId, tenant: TenantId },
+    /// See [`ended`].
+    Ended {
+        partition: PartitionId,
+        tenant: TenantId,
+        end_seq: u64,
+        workflow: WorkflowId,
+    },
+    /// See [`hold`].
+    Hold {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+    },
+    /// See [`erased`].
+    Erased {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+    },
+    /// See [`destroy`].
+    Destroy {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+    },
 }
 
 struct Cursor<'a>(&'a [u8]);
@@ -291,6 +420,29 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
         });
     }
     let tenant = TenantId::from_bytes(rest.take()?);
+    if kind == Kind::Archive as u8 {
+        let ([table], day, from_seq, epoch) = (rest.take::<1>()?, rest.take()?, rest.u64()?, rest.u64()?);
+        let generation = rest.take()?;
+        return rest.0.is_empty().then_some(Parsed::Archive {
+            partition,
+            tenant,
+            table,
+            day: u32::from_be_bytes(day),
+            epoch,
+            from_seq,
+            generation: u32::from_be_bytes(generation),
+        });
+    }
+    if kind == Kind::Ended as u8 {
+        let end_seq = rest.u64()?;
+        let workflow = WorkflowId::from_bytes(rest.take()?);
+        return rest.0.is_empty().then_some(Parsed::Ended {
+            partition,
+            tenant,
+            end_seq,
+            workflow,
+        });
+    }
     let mut id = || rest.take::<ID>();
     let parsed = match kind {
         k if k == Kind::DataKey as u8 => Parsed::DataKey {
@@ -335,6 +487,22 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
             partition,
             tenant,
             node: NodeId::from_bytes(id()?),
+        },
+        k if k == Kind::Sealed as u8 => Parsed::Sealed { partition, tenant },
+        k if k == Kind::Hold as u8 => Parsed::Hold {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
+        },
+        k if k == Kind::Erased as u8 => Parsed::Erased {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
+        },
+        k if k == Kind::Destroy as u8 => Parsed::Destroy {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
         },
         _ => return None,
     };
@@ -411,6 +579,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines)] // a table
     fn keys_round_trip() {
         let task_id = TaskId::from_bytes([9; 16]);
         let node_id = NodeId::from_bytes([8; 16]);
@@ -480,6 +649,52 @@ mod tests {
                     partition,
                     tenant: t,
                     node: node_id,
+                },
+            ),
+            (
+                archive(partition, t, 5, 20_000, 3, 17, 2),
+                Parsed::Archive {
+                    partition,
+                    tenant: t,
+                    table: 5,
+                    day: 20_000,
+                    epoch: 3,
+                    from_seq: 17,
+                    generation: 2,
+                },
+            ),
+            (sealed(partition, t), Parsed::Sealed { partition, tenant: t }),
+            (
+                ended(partition, t, 9, w),
+                Parsed::Ended {
+                    partition,
+                    tenant: t,
+                    end_seq: 9,
+                    workflow: w,
+                },
+            ),
+            (
+                hold(partition, t, w),
+                Parsed::Hold {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                },
+            ),
+            (
+                erased(partition, t, w),
+                Parsed::Erased {
+                    partition,
+                    tenant: t,
+                    workflow: w,
+                },
+            ),
+            (
+                destroy(partition, t, w),
+                Parsed::Destroy {
+                    partition,
+                    tenant: t,
+                    workflow: w,
                 },
             ),
         ];

@@ -9,6 +9,7 @@
 //! | [`keyring`], [`data_key`], [`file_keyring`] | data keys per workflow under a master key file |
 //! | [`segments`] | live output, append-only files per workflow |
 //! | [`blobs`] | artifacts and uploads in object storage |
+//! | [`archive`] | sealed history in object storage, and what says which of it is valid |
 //!
 //! Invariants: nothing is readable before it is durable; a failed commit is never retried on top of applied state; every stored value carries or is
 //! covered by a format version and a checksum. `docs/formats.md` has the layouts.
@@ -16,6 +17,7 @@
 #![warn(clippy::pedantic)]
 #![allow(clippy::module_name_repetitions)]
 
+pub mod archive;
 pub mod blobs;
 pub mod chain;
 pub mod committer;

@@ -12,7 +12,7 @@ use gantry_proto::{NodeId, PartitionId, TenantId};
 pub(crate) use events::events;
 pub(crate) use list::list;
 pub(crate) use waiting::Queue;
-pub(crate) use workflow::{load, source};
+pub(crate) use workflow::{cause_text, load, source};
 
 use crate::api::{FailureView, NodeView, Refusal};
 use crate::core::rows::{NodeRow, TaskRow};

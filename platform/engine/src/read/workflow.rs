@@ -219,7 +219,7 @@ fn attempt_view(row: &AttemptRow, records: &mut Records<'_>) -> Result<AttemptVi
 }
 
 /// How an attempt ended, in one word.
-pub(super) fn cause_text(cause: EndCause) -> &'static str {
+pub(crate) fn cause_text(cause: EndCause) -> &'static str {
     match cause {
         EndCause::Exited => "exited",
         EndCause::Signalled => "signalled",
