@@ -9,11 +9,12 @@
 //! - The first message that a node gets is `Registered` (or `Refused`); orders that were made meanwhile follow it.
 //! - Messages about one task are handled in the order in which the node sent them.
 
+#[cfg(feature = "grpc")]
 mod grpc;
 mod ledger;
 mod session;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "grpc")]
 pub use grpc::NodeServer;
 use ledger::Ledger;
 
@@ -61,7 +63,7 @@ pub struct Coordinator {
     config: CoordinatorConfig,
     ledger: Mutex<Ledger>,
     /// The line to each connected node. Its writer holds the receiving end.
-    lines: Mutex<HashMap<NodeId, Line>>,
+    lines: Mutex<BTreeMap<NodeId, Line>>,
     /// Set once, right after the engine has started; the engine needs us first.
     port: OnceLock<Arc<dyn NodePort>>,
     sessions: TaskTracker,

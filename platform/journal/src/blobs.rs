@@ -228,7 +228,7 @@ impl BlobStore {
                 Err(error) => Err(error),
             }
         };
-        let done = tokio::task::spawn_blocking(remove)
+        let done = crate::host::blocking(remove)
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)));
         done.map_err(|error| BlobError::Store(error.to_string()))

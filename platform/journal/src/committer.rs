@@ -19,6 +19,9 @@ const SYNC_BYTES_MAX: u64 = 16 << 20;
 
 type Waiter = oneshot::Sender<Result<(), CommitError>>;
 
+/// What one sync carries, and who waits for it.
+type Group = (Vec<Batch>, Vec<Waiter>);
+
 struct Request {
     batch: Batch,
     done: Waiter,
@@ -36,6 +39,9 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Something waits, or the queue was closed.
     changed: Condvar,
+    /// The same for the loop of a simulation, which is a task.
+    #[cfg(feature = "simulation")]
+    arrived: tokio::sync::Notify,
     /// Free places of the queue; closed with it.
     places: Semaphore,
     counts: Counts,
@@ -88,10 +94,20 @@ impl Committer {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            #[cfg(feature = "simulation")]
+            arrived: tokio::sync::Notify::new(),
             places: Semaphore::new(QUEUE_MAX),
             counts: Counts::default(),
         });
         let worker = Arc::clone(&shared);
+        #[cfg(feature = "simulation")]
+        if let Some(host) = crate::host::simulated() {
+            host.drive(CommitLoop { shared: worker, store });
+            return Self {
+                shared,
+                thread: Mutex::new(None),
+            };
+        }
         let thread = std::thread::Builder::new()
             .name("gantry-commit".into())
             .spawn(move || worker.run(store.as_ref()))
@@ -123,7 +139,7 @@ impl Committer {
             queue.waiting.push_back(Request { batch, done });
             // The thread gives it back when it takes the request.
             place.forget();
-            self.shared.changed.notify_one();
+            self.shared.wake();
         }
         // Only a thread that panicked inside the store drops a request without an answer.
         verdict.await.unwrap_or_else(|_| {
@@ -149,7 +165,7 @@ impl Committer {
     pub fn close(&self) {
         self.shared.queue.lock().closed = true;
         self.shared.places.close();
-        self.shared.changed.notify_one();
+        self.shared.wake();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -178,38 +194,53 @@ impl Drop for PoisonOnUnwind<'_> {
 impl Shared {
     fn run(&self, store: &dyn Store) {
         let _guard = PoisonOnUnwind(self);
-        while let Some((batches, waiters)) = self.take() {
-            match store.commit(&batches) {
-                Ok(verdicts) => {
-                    self.counts.syncs.fetch_add(1, Ordering::Relaxed);
-                    for ((verdict, waiter), batch) in verdicts.into_iter().zip(waiters).zip(&batches) {
-                        if verdict.is_ok() {
-                            self.counts.batches.fetch_add(1, Ordering::Relaxed);
-                            self.counts.bytes.fetch_add(batch_bytes(batch), Ordering::Relaxed);
-                        }
-                        // A caller that went away does not want to know.
-                        drop(waiter.send(verdict));
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "commit failed; the journal takes no further batch until it is reopened");
-                    let reason = match error {
-                        CommitError::Unknown { reason } => reason,
-                        other => other.to_string(),
-                    };
-                    // First the queue: whoever learns of the failure must not get another batch in.
-                    self.poison(&reason);
-                    for waiter in waiters {
-                        drop(waiter.send(Err(CommitError::Unknown { reason: reason.clone() })));
-                    }
-                    return;
-                }
+        while let Some(group) = self.take() {
+            let outcome = store.commit(&group.0);
+            if !self.answer(outcome, group) {
+                return;
             }
         }
     }
 
+    /// Tells everybody who waits for a sync how it went; false when nothing may follow it.
+    fn answer(&self, outcome: Result<Vec<Result<(), CommitError>>, CommitError>, (batches, waiters): Group) -> bool {
+        match outcome {
+            Ok(verdicts) => {
+                self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+                for ((verdict, waiter), batch) in verdicts.into_iter().zip(waiters).zip(&batches) {
+                    if verdict.is_ok() {
+                        self.counts.batches.fetch_add(1, Ordering::Relaxed);
+                        self.counts.bytes.fetch_add(batch_bytes(batch), Ordering::Relaxed);
+                    }
+                    // A caller that went away does not want to know.
+                    drop(waiter.send(verdict));
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "commit failed; the journal takes no further batch until it is reopened");
+                let reason = match error {
+                    CommitError::Unknown { reason } => reason,
+                    other => other.to_string(),
+                };
+                // First the queue: whoever learns of the failure must not get another batch in.
+                self.poison(&reason);
+                for waiter in waiters {
+                    drop(waiter.send(Err(CommitError::Unknown { reason: reason.clone() })));
+                }
+                false
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.changed.notify_one();
+        #[cfg(feature = "simulation")]
+        self.arrived.notify_one();
+    }
+
     /// Waits for batches and takes what one sync may carry; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<(Vec<Batch>, Vec<Waiter>)> {
+    fn take(&self) -> Option<Group> {
         let mut queue = self.queue.lock();
         while queue.waiting.is_empty() {
             if queue.closed {
@@ -217,6 +248,11 @@ impl Shared {
             }
             self.changed.wait(&mut queue);
         }
+        Some(self.group(&mut queue))
+    }
+
+    /// What one sync may carry of what waits.
+    fn group(&self, queue: &mut Queue) -> Group {
         let (mut batches, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0u64);
         while let Some(next) = queue.waiting.front() {
             bytes += batch_bytes(&next.batch);
@@ -229,7 +265,7 @@ impl Shared {
             }
         }
         self.places.add_permits(batches.len());
-        Some((batches, waiters))
+        (batches, waiters)
     }
 
     fn poison(&self, reason: &str) {
@@ -243,6 +279,58 @@ impl Shared {
             drop(request.done.send(Err(CommitError::Unknown {
                 reason: reason.to_owned(),
             })));
+        }
+    }
+}
+
+/// Time that a simulated disk takes around a sync.
+#[cfg(feature = "simulation")]
+#[async_trait::async_trait]
+pub trait Pace: Send + Sync + 'static {
+    /// The batches are decided and nothing of them is durable.
+    async fn before_sync(&self);
+    /// They are durable, or their outcome is unknown, and nobody was told.
+    async fn after_sync(&self);
+}
+
+/// The loop of a committer, for a simulation to run as a task where production has a thread. What it takes, how it answers and when it stops is the same.
+#[cfg(feature = "simulation")]
+pub struct CommitLoop {
+    shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+}
+
+#[cfg(feature = "simulation")]
+impl fmt::Debug for CommitLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitLoop").finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl CommitLoop {
+    /// Runs until the committer is closed or an outcome is unknown.
+    pub async fn run(self, pace: Arc<dyn Pace>) {
+        loop {
+            let group = {
+                let mut queue = self.shared.queue.lock();
+                let closed = queue.closed;
+                match queue.waiting.is_empty() {
+                    true if closed => return,
+                    true => None,
+                    false => Some(self.shared.group(&mut queue)),
+                }
+            };
+            let Some(group) = group else {
+                self.shared.arrived.notified().await;
+                continue;
+            };
+            pace.before_sync().await;
+            let outcome = self.store.commit(&group.0);
+            pace.after_sync().await;
+            if !self.shared.answer(outcome, group) {
+                return;
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [`store`] | the contract of a [`Store`]: atomic batches, scans, an owner epoch per partition |
 //! | [`memory`], [`rocks`] | its implementations: the model that the simulation runs on, and `RocksDB` |
 //! | [`committer`] | one thread that lets the batches of all partitions share a sync |
+//! | [`host`] | randomness and threads, and their seam for the simulation |
 //! | [`keys`], [`chain`] | the key layout, and the hash chain over each partition's log |
 //! | [`keyring`], [`data_key`], [`file_keyring`] | data keys per workflow under a master key file |
 //! | [`segments`] | live output, append-only files per workflow |
@@ -23,6 +24,7 @@ pub mod chain;
 pub mod committer;
 pub mod data_key;
 pub mod file_keyring;
+pub mod host;
 pub mod keyring;
 pub mod keys;
 pub mod memory;

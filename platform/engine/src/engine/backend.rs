@@ -88,7 +88,8 @@ fn request_hash(source: &[u8], parameters: &[u8], labels: &[(String, String)]) -
 impl Engine {
     fn route(&self, submit: &Submit) -> Result<(PartitionId, Option<[u8; 32]>), Refusal> {
         let Some(key) = &submit.idempotency_key else {
-            let entropy = getrandom::u64().map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
+            let entropy = gantry_journal::host::entropy()
+                .map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
             let index = entropy % u64::from(self.partition_count());
             let partition = u16::try_from(index).ok().and_then(PartitionId::new).unwrap_or_default();
             return Ok((partition, None));

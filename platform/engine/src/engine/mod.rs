@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use gantry_journal::blobs::BlobStore;
-use gantry_journal::{KeyRing, SegmentStore, Store};
+use gantry_journal::{KeyRing, SegmentStore, Store, host};
 use gantry_proto::time::Clock;
 use gantry_proto::v1::Assignee;
 use gantry_proto::{ErrorCode, NodeId, PartitionId, TaskId, TenantId, limits};
@@ -224,7 +224,7 @@ impl Engine {
         self.processors.wait().await;
         let storage = Arc::clone(&self.storage);
         // The committer's thread is joined off the async threads.
-        if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
+        if host::blocking(move || storage.close()).await.is_err() {
             tracing::error!("the committer could not be joined");
         }
     }
@@ -306,14 +306,12 @@ impl Engine {
         read: impl FnOnce(&Storage) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let storage = Arc::clone(&self.storage);
-        tokio::task::spawn_blocking(move || read(&storage))
-            .await
-            .unwrap_or_else(|error| {
-                Err(Refusal::new(
-                    ErrorCode::Internal,
-                    format!("a read ended unexpectedly: {error}"),
-                ))
-            })
+        host::blocking(move || read(&storage)).await.unwrap_or_else(|error| {
+            Err(Refusal::new(
+                ErrorCode::Internal,
+                format!("a read ended unexpectedly: {error}"),
+            ))
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use gantry_journal::host;
 use gantry_proto::time::Clock;
 use gantry_proto::v1::Assignee;
 use gantry_proto::{NodeId, PartitionId};
@@ -193,7 +194,7 @@ impl Processor {
     /// Takes ownership and serves until it ends. `again`: this process owned it before, and may have left orders undelivered.
     async fn own(&mut self, again: bool) -> Result<Ended, String> {
         let (storage, partition, settings) = (Arc::clone(&self.parts.storage), self.partition, self.settings);
-        let recovered = tokio::task::spawn_blocking(move || {
+        let recovered = host::blocking(move || {
             let epoch = storage.store().acquire(partition).map_err(|error| error.to_string())?;
             let (state, end) = load::recover(&storage, partition, settings).map_err(|error| error.to_string())?;
             Ok::<_, String>((state, epoch, end))
@@ -233,7 +234,7 @@ impl Processor {
     }
 
     pub(super) fn entropy(&self) -> Result<u64, String> {
-        getrandom::u64().map_err(|error| format!("no randomness: {error}"))
+        host::entropy().map_err(|error| format!("no randomness: {error}"))
     }
 
     /// Borrows credits for the ready tasks. Returns whether some stay although nodes have credits.

@@ -265,11 +265,15 @@ impl SegmentStore {
             .acquire_owned()
             .await
             .map_err(|_| SegmentError::Closed)?;
-        let task = self.inner.tasks.spawn_blocking(move || {
+        let work = move || {
             let done = work(&inner, &log);
             drop(permit);
             done
-        });
+        };
+        if crate::host::runs_inline() {
+            return work();
+        }
+        let task = self.inner.tasks.spawn_blocking(work);
         task.await.unwrap_or(Err(SegmentError::Closed))
     }
 }
