@@ -10,7 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.bytes(["."]);
     let mut builder = tonic_prost_build::configure()
         .build_client(std::env::var_os("CARGO_FEATURE_GRPC").is_some())
-        .build_server(std::env::var_os("CARGO_FEATURE_GRPC").is_some());
+        .build_server(std::env::var_os("CARGO_FEATURE_GRPC").is_some())
+        // For `vocabulary`: what this version knows, from the definitions themselves.
+        .file_descriptor_set_path(std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin"));
     for id in [
         "TenantId",
         "WorkflowId",

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod time;
+pub mod vocabulary;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 mod generated {

@@ -10,6 +10,7 @@
 //! | [`processor`] | one owner per partition: batches, commits, recovery, leases |
 //! | [`read`] | views over stored rows |
 //! | [`verify`] | folds a log and compares it with the stored rows |
+//! | [`inspect`] | digests, records as JSON, counts: a journal seen from outside |
 //! | [`engine`] | the handle that puts it together |
 //!
 //! Invariants: `core` never reads a clock; nothing is answered or dispatched before its batch is durable; reads serve storage, never memory (live
@@ -19,6 +20,7 @@ pub mod api;
 pub mod archive;
 pub mod core;
 pub mod engine;
+pub mod inspect;
 pub mod lifecycle;
 pub mod processor;
 pub mod read;

@@ -10,6 +10,7 @@ use crate::core::apply::{ApplyError, Place, apply};
 use crate::core::rows::{IdempotencyRow, NodeRow};
 use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
+use crate::inspect;
 use crate::processor::load::{decode, walk, workflow_rows};
 use crate::processor::node_tenant;
 
@@ -22,7 +23,11 @@ pub struct Report {
     pub records: u64,
     /// Workflows compared.
     pub workflows: u64,
-    /// The digest of everything compared: equal histories have equal digests.
+    /// Digest of the log's chain: of everything that happened.
+    pub chain: [u8; 32],
+    /// Digest of every row and index: of what follows from it.
+    pub state: [u8; 32],
+    /// Digest of both: equal histories have equal digests.
     pub digest: [u8; 32],
 }
 
@@ -93,7 +98,9 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
     indexes(store, partition, &state, &compared)?;
     side_rows(store, partition, &state)?;
     report.workflows = (compared.len() + state.workflows.len()) as u64;
-    report.digest = *hasher.finalize().as_bytes();
+    report.chain = *hasher.finalize().as_bytes();
+    report.state = inspect::state_digest(store, partition)?;
+    report.digest = *blake3::hash(&[report.chain, report.state].concat()).as_bytes();
     Ok(report)
 }
 

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use gantry_proto::v1::LogEntry;
+use gantry_proto::vocabulary::{UnknownWord, Vocabulary, Words};
 use gantry_proto::{JOURNAL_FORMAT, PartitionId};
 use prost::Message as _;
 
@@ -96,6 +97,7 @@ pub struct LogReader<'a> {
     position: LogPosition,
     page: std::vec::IntoIter<Pair>,
     exhausted: bool,
+    words: Words,
 }
 
 impl std::fmt::Debug for LogReader<'_> {
@@ -117,6 +119,7 @@ impl<'a> LogReader<'a> {
             position,
             page: Vec::new().into_iter(),
             exhausted: false,
+            words: Words::new(),
         }
     }
 
@@ -169,7 +172,24 @@ impl<'a> LogReader<'a> {
         let Some((key, value)) = self.page.next() else {
             return Ok(None);
         };
-        let entry = decode_entry(self.partition, &key, value)?;
+        let entry = decode_entry(self.partition, &key, value.clone())?;
+        // Generated types drop what they do not know: without this, a newer version's record would pass for damage, or for nothing at all.
+        match Vocabulary::known().read(&value, &mut self.words) {
+            Ok(_) => {}
+            Err(UnknownWord::Malformed { message }) => {
+                return Err(damaged(
+                    self.partition,
+                    entry.first_seq,
+                    &format!("it holds bytes that are no `{message}`"),
+                ));
+            }
+            Err(unknown) => {
+                return Err(ReadError::Newer {
+                    what: entry_name(self.partition, entry.first_seq),
+                    unknown: unknown.to_string(),
+                });
+            }
+        }
         if entry.first_seq != self.position.next_seq {
             let detail = format!("entry {} was expected", self.position.next_seq);
             return Err(damaged(self.partition, entry.first_seq, &detail));
@@ -243,11 +263,10 @@ pub fn decode_entry(partition: PartitionId, key: &[u8], value: Bytes) -> Result<
     };
     let entry = LogEntry::decode(value).map_err(|error| damaged(partition, first_seq, &error.to_string()))?;
     if entry.format > JOURNAL_FORMAT {
-        let detail = format!(
-            "it has format {}, this version reads up to {JOURNAL_FORMAT}: use a newer Gantry",
-            entry.format
-        );
-        return Err(damaged(partition, first_seq, &detail));
+        return Err(ReadError::Newer {
+            what: entry_name(partition, first_seq),
+            unknown: format!("format {} (the newest known one is {JOURNAL_FORMAT})", entry.format),
+        });
     }
     if entry.format == 0
         || of_key != partition
@@ -260,9 +279,13 @@ pub fn decode_entry(partition: PartitionId, key: &[u8], value: Bytes) -> Result<
     Ok(entry)
 }
 
+fn entry_name(partition: PartitionId, seq: u64) -> String {
+    format!("log entry {seq} of partition {partition}")
+}
+
 fn damaged(partition: PartitionId, seq: u64, detail: &str) -> ReadError {
     ReadError::Damaged {
-        what: format!("log entry {seq} of partition {partition}"),
+        what: entry_name(partition, seq),
         detail: detail.into(),
     }
 }
@@ -430,6 +453,28 @@ mod tests {
             .find_map(Result::err)
             .unwrap()
             .to_string();
-        assert!(error.contains("use a newer Gantry"), "{error}");
+        assert!(error.contains("run the newer Gantry"), "{error}");
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_kind_is_no_damage_and_is_not_skipped() {
+        let (store, partition) = log_of(1);
+        // A record as a newer version would write it: an event whose one field has a number that nobody has used yet.
+        let mut bytes = entry(3, 1).encode_to_vec();
+        let record = [0x0a, 4, 0xfa, 0xff, 0x3f, 0];
+        bytes.extend([0x32, u8::try_from(record.len()).unwrap()]);
+        bytes.extend(record);
+        change(
+            &store,
+            partition,
+            Write::Put(keys::log(partition, 3, tenant()), bytes.into()),
+        );
+        let error = LogReader::from_start(&store, partition).find_map(Result::err).unwrap();
+        assert!(matches!(error, ReadError::Newer { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("log entry 3 of partition 3") && text.contains("`Event`"),
+            "{text}"
+        );
     }
 }

@@ -521,6 +521,9 @@ pub mod meta {
 
     use super::{Bytes, BytesMut, Kind, PartitionId};
 
+    /// Second byte of [`verified`].
+    pub(crate) const CHECKPOINT: u8 = 5;
+
     fn key(name: u8, partition: Option<PartitionId>) -> Bytes {
         let mut key = BytesMut::with_capacity(4);
         key.put_u8(Kind::Meta as u8);
@@ -558,7 +561,14 @@ pub mod meta {
     /// Position up to which a partition's chain needs no check at open: next sequence u64, chain 16 bytes.
     #[must_use]
     pub fn verified(partition: PartitionId) -> Bytes {
-        key(5, Some(partition))
+        key(CHECKPOINT, Some(partition))
+    }
+
+    /// Every word that log entries of this store were ever written with, see [`gantry_proto::vocabulary`]: text, the first line is the version of Gantry
+    /// that wrote the newest of them.
+    #[must_use]
+    pub fn vocabulary() -> Bytes {
+        key(6, None)
     }
 }
 

@@ -44,6 +44,6 @@ pub use file_keyring::FileKeyRing;
 pub use keyring::{KeyRing, SealError, WrappedKey};
 pub use memory::{CommitFault, MemoryStore};
 #[cfg(feature = "rocksdb")]
-pub use rocks::{OpenError, RocksOptions, RocksStore};
+pub use rocks::{Loader, OpenError, RocksOptions, RocksStore, Snapshot};
 pub use segments::{Chunk, SegmentError, SegmentStore, StreamKey};
 pub use store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, Write, prefix_end};

@@ -10,7 +10,10 @@
 //! bit inside a table's data block is found by its checksum when the block is read, and is a [`ReadError::Damaged`].
 
 mod checkpoint;
+mod load;
 mod open;
+mod snapshot;
+mod words;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,7 +24,11 @@ use gantry_proto::limits::PARTITIONS_DEFAULT;
 use parking_lot::Mutex;
 use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, WriteBatch, WriteOptions};
 
+pub use self::load::Loader;
+pub use self::snapshot::Snapshot;
+
 use self::checkpoint::Checkpoints;
+use self::words::WrittenWords;
 use crate::admission::admit;
 use crate::keys::meta;
 use crate::store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, Write};
@@ -69,7 +76,10 @@ pub enum OpenError {
         asked: u16,
     },
     /// It was written by a newer version.
-    #[error("the journal {path} has format {stored}, this Gantry reads up to {ours}: use a newer Gantry")]
+    #[error(
+        "the journal {path} has format {stored}, this Gantry ({version}) reads up to {ours}: run Gantry {writer} or newer, or restore the backup from before the upgrade",
+        version = env!("CARGO_PKG_VERSION")
+    )]
     Format {
         /// The directory.
         path: String,
@@ -77,6 +87,21 @@ pub enum OpenError {
         stored: u32,
         /// What this version reads.
         ours: u32,
+        /// The version that wrote it.
+        writer: String,
+    },
+    /// A newer version has written records of a kind, or with a field or value, that this one does not know.
+    #[error(
+        "the journal {path} holds {word}, which this Gantry ({version}) does not know: run Gantry {writer} or newer, or restore the backup from before the upgrade",
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// The directory.
+        path: String,
+        /// What is not known.
+        word: String,
+        /// The version that wrote it, or `the newer version` where that was not recorded.
+        writer: String,
     },
     /// The directory holds a database of something else.
     #[error("{path} holds a RocksDB database that is no Gantry journal; choose another directory")]
@@ -110,6 +135,8 @@ struct Owners {
     /// Epoch by partition index.
     epochs: Vec<Epoch>,
     checkpoints: Checkpoints,
+    /// What the log is written with; a newer Gantry's words keep an older one out.
+    words: WrittenWords,
     /// Why no further write is taken.
     failed: Option<String>,
 }
@@ -119,6 +146,7 @@ pub struct RocksStore {
     db: DB,
     path: PathBuf,
     installation: [u8; 16],
+    partitions: u16,
     /// Held over each write, so that no batch of an old owner follows a taking of ownership.
     owners: Mutex<Owners>,
     /// Locked for as long as the store is open.
@@ -146,7 +174,7 @@ impl RocksStore {
     /// How many partitions it has.
     #[must_use]
     pub fn partitions(&self) -> u16 {
-        u16::try_from(self.owners.lock().epochs.len()).unwrap_or(PartitionId::LIMIT)
+        self.partitions
     }
 
     /// Random id that the directory got when it was made; it labels what belongs to this installation.
@@ -251,11 +279,15 @@ impl Store for RocksStore {
                     }
                 }
                 owners.checkpoints.note(batch);
+                owners.words.note(batch);
             }
         }
         if !writes.is_empty() {
             for (partition, position) in owners.checkpoints.due() {
                 writes.put(meta::verified(partition), checkpoint::encode(&position));
+            }
+            if let Some(text) = owners.words.due() {
+                writes.put(meta::vocabulary(), text);
             }
             self.write_synced(&mut owners, writes)?;
         }

@@ -64,6 +64,14 @@ pub enum ReadError {
         /// How that shows.
         detail: String,
     },
+    /// A newer version of Gantry wrote what was read: it is sound, and this version does not understand it.
+    #[error("{what} holds {unknown}, which this Gantry ({version}) does not know: run the newer Gantry that wrote it", version = env!("CARGO_PKG_VERSION"))]
+    Newer {
+        /// What: a key or a file.
+        what: String,
+        /// What is not known.
+        unknown: String,
+    },
 }
 
 /// Order of a scan.
@@ -81,7 +89,7 @@ pub type Pair = (Bytes, Bytes);
 /// Durable ordered storage. Calls block: async callers go through [`crate::Committer`] or `spawn_blocking`.
 ///
 /// Implementations pass one conformance suite (`platform/journal/tests/conformance.rs`): the in-memory model and `RocksDB` today, `PostgreSQL` later.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Send + Sync {
     /// Takes ownership of a partition: the returned epoch is greater than every one before, and durable.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use gantry_journal::chain::{LogPosition, seal_entry};
-use gantry_journal::{Batch, LogReader, OpenError, RocksOptions, RocksStore, Store, Write, keys};
+use gantry_journal::{Batch, Loader, LogReader, OpenError, ReadError, RocksOptions, RocksStore, Store, Write, keys};
 use gantry_proto::v1::{Event, LogEntry, Record};
 use gantry_proto::{JOURNAL_FORMAT, PartitionId, TenantId};
 use prost::Message as _;
@@ -380,7 +380,7 @@ fn who_may_not_open_it_is_told_what_to_do() {
     drop(raw);
     let error = RocksStore::open(&path, OPTIONS).unwrap_err();
     assert!(
-        matches!(error, OpenError::Format { .. }) && error.to_string().contains("newer Gantry"),
+        matches!(error, OpenError::Format { .. }) && error.to_string().contains("or newer"),
         "{error}"
     );
 
@@ -404,4 +404,116 @@ fn a_new_directory_is_small() {
         .map(|entry| std::os::unix::fs::MetadataExt::blocks(&entry.unwrap().metadata().unwrap()) * 512)
         .sum();
     assert!(bytes < 20 << 20, "{bytes} bytes");
+}
+
+#[test]
+fn words_of_a_newer_version_keep_an_older_one_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let store = RocksStore::open(&path, OPTIONS).unwrap();
+    let epoch = store.acquire(partition()).unwrap();
+    let end = append(&store, epoch, LogPosition::START, 10);
+    let listed = store.get(&keys::meta::vocabulary()).unwrap().unwrap();
+    let text = String::from_utf8(listed.to_vec()).unwrap();
+    assert!(
+        text.starts_with(env!("CARGO_PKG_VERSION")) && text.contains("\nRecord.1\n"),
+        "{text}"
+    );
+    drop(store);
+
+    // As a newer version leaves it: the record that it wrote lies long before the tail that an open looks at.
+    for (word, named) in [
+        ("Event.9999", "records of kind 9999"),
+        ("WaitKind=99", "`WaitKind=99`"),
+        ("TaskWaiting.99", "`TaskWaiting.99`"),
+    ] {
+        let raw = rocksdb::DB::open_default(&path).unwrap();
+        raw.put(keys::meta::vocabulary(), format!("7.8.9\n{word}\nRecord.1"))
+            .unwrap();
+        drop(raw);
+        let error = RocksStore::open(&path, OPTIONS).unwrap_err();
+        assert!(matches!(error, OpenError::Newer { .. }), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains(named) && said.contains("run Gantry 7.8.9 or newer") && said.contains("backup"),
+            "{said}"
+        );
+    }
+    // Nothing was changed by looking: with words that are known it opens, and everything is there.
+    let raw = rocksdb::DB::open_default(&path).unwrap();
+    raw.put(keys::meta::vocabulary(), &text).unwrap();
+    drop(raw);
+    let store = RocksStore::open(&path, OPTIONS).unwrap();
+    assert_eq!(gantry_journal::chain::log_end(&store, partition()).unwrap(), end);
+}
+
+#[test]
+fn an_unknown_record_in_the_live_tail_stops_the_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let store = RocksStore::open(&path, OPTIONS).unwrap();
+    let epoch = store.acquire(partition()).unwrap();
+    let end = append(&store, epoch, LogPosition::START, 10);
+    drop(store);
+    // An entry whose record holds an event of kind 131071, as bytes.
+    let mut bytes = LogEntry {
+        format: JOURNAL_FORMAT,
+        first_seq: end.next_seq,
+        at_ms: 1,
+        tenant: tenant(),
+        chain: Bytes::from_static(&[7; 16]),
+        records: Vec::new(),
+    }
+    .encode_to_vec();
+    bytes.extend([0x32, 6, 0x0a, 4, 0xfa, 0xff, 0x3f, 0]);
+    let raw = rocksdb::DB::open_default(&path).unwrap();
+    raw.put(keys::log(partition(), end.next_seq, tenant()), &bytes).unwrap();
+    drop(raw);
+    let error = RocksStore::open(&path, OPTIONS).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { .. }), "{error}");
+    assert!(error.to_string().contains("log entry 2 of partition 1"), "{error}");
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was_and_fills_another_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(&dir.path().join("one"), OPTIONS).unwrap();
+    let epoch = store.acquire(partition()).unwrap();
+    let mut end = LogPosition::START;
+    for _ in 0..20 {
+        end = append(&store, epoch, end, 500);
+    }
+    let (snapshot, at_cut) = store.cut(|view| gantry_journal::chain::log_end(view, partition()).unwrap());
+    assert_eq!(at_cut, end);
+    let later = append(&store, epoch, end, 500);
+    assert_eq!(gantry_journal::chain::log_end(&snapshot, partition()).unwrap(), end);
+    assert_eq!(
+        LogReader::from_start(&snapshot, partition())
+            .map(Result::unwrap)
+            .count(),
+        20
+    );
+    assert!(snapshot.acquire(partition()).is_err(), "a snapshot takes no owner");
+
+    let other = dir.path().join("two");
+    let mut loader = Loader::create(&other).unwrap();
+    assert!(matches!(
+        RocksStore::open(&other, OPTIONS),
+        Err(OpenError::Locked { .. })
+    ));
+    snapshot
+        .for_each(|key, value| loader.put(key, value).map_err(|error| ReadError::Io(error.to_string())))
+        .unwrap();
+    drop(snapshot);
+    let copy = loader.finish(2).unwrap();
+    assert_eq!(copy.installation(), store.installation());
+    assert_eq!(gantry_journal::chain::log_end(&copy, partition()).unwrap(), end);
+    assert_eq!(
+        copy.acquire(partition()).unwrap().0,
+        epoch.0 + 1,
+        "the next owner is newer than all before"
+    );
+    assert_eq!(gantry_journal::chain::log_end(&store, partition()).unwrap(), later);
+    drop(copy);
+    assert!(matches!(Loader::create(&other), Err(OpenError::Foreign { .. })));
 }

@@ -148,8 +148,15 @@ impl Storage {
         seq: u64,
         sealed: &[u8],
     ) -> Result<Payload, ContentError> {
-        let key = self.key(tenant, workflow)?;
-        let plain = key.open(&context(Some(workflow), seq), sealed)?;
-        Payload::decode(plain).map_err(|_| ContentError::Seal(SealError::Open))
+        open_payload(&*self.key(tenant, workflow)?, workflow, seq, sealed)
     }
+}
+
+/// Opens the payload of the record at `seq` with its workflow's key.
+///
+/// # Errors
+/// [`SealError::Open`].
+pub fn open_payload(key: &DataKey, workflow: WorkflowId, seq: u64, sealed: &[u8]) -> Result<Payload, ContentError> {
+    let plain = key.open(&context(Some(workflow), seq), sealed)?;
+    Payload::decode(plain).map_err(|_| ContentError::Seal(SealError::Open))
 }

@@ -10,6 +10,7 @@ use rocksdb::{
 };
 
 use super::checkpoint::{self, Checkpoints};
+use super::words::{self, WrittenWords};
 use super::{OpenError, Owners, RocksOptions, RocksStore, synced};
 use crate::chain::{LogPosition, LogReader};
 use crate::durable_fs;
@@ -28,7 +29,7 @@ const OPEN_TABLES_MAX: i32 = 256;
 const INFO_LOG_BYTES: usize = 1 << 20;
 const LOCK_FILE: &str = "gantry.lock";
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
     table.set_cache_index_and_filter_blocks(true);
@@ -79,14 +80,17 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
         Some(value) => {
             let stored = number(&value).ok_or_else(|| damaged(&path, "the format key", "it is not a number"))?;
             if stored > JOURNAL_FORMAT {
+                let writer = words::writer(read(meta::vocabulary())?.as_deref());
                 return Err(OpenError::Format {
                     path,
                     stored,
                     ours: JOURNAL_FORMAT,
+                    writer,
                 });
             }
         }
     }
+    let words = WrittenWords::read(&path, read(meta::vocabulary())?.as_deref())?;
     let partitions =
         read(meta::partitions())?.and_then(|value| Some(u16::from_be_bytes(value.as_slice().try_into().ok()?)));
     let stored = partitions.ok_or_else(|| damaged(&path, "the partition count", "it is missing"))?;
@@ -115,12 +119,14 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
     let owners = Mutex::new(Owners {
         epochs,
         checkpoints: Checkpoints::new(stored),
+        words,
         failed: None,
     });
     let store = RocksStore {
         db,
         path: dir.to_owned(),
         installation,
+        partitions: stored,
         owners,
         _lock: lock,
     };
@@ -128,7 +134,7 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
     Ok(store)
 }
 
-fn take_lock(dir: &Path) -> Result<File, OpenError> {
+pub(super) fn take_lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.display().to_string();
     let io = |error: std::io::Error| OpenError::Io {
         path: path.clone(),
@@ -168,7 +174,7 @@ fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.try_into().ok()?))
 }
 
-fn damaged(path: &str, what: &str, detail: &str) -> OpenError {
+pub(super) fn damaged(path: &str, what: &str, detail: &str) -> OpenError {
     OpenError::Damaged {
         path: path.into(),
         what: what.into(),
@@ -176,7 +182,7 @@ fn damaged(path: &str, what: &str, detail: &str) -> OpenError {
     }
 }
 
-fn classify(path: &str, error: &rocksdb::Error) -> OpenError {
+pub(super) fn classify(path: &str, error: &rocksdb::Error) -> OpenError {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::Corruption => damaged(path, "a file of the database", &text),
@@ -195,6 +201,13 @@ fn classify(path: &str, error: &rocksdb::Error) -> OpenError {
 fn check_chains(store: &RocksStore, partitions: u16, path: &str) -> Result<(), OpenError> {
     let fail = |error: ReadError| match error {
         ReadError::Damaged { what, detail } => damaged(path, &what, &detail),
+        ReadError::Newer { what, unknown } => OpenError::Newer {
+            path: path.into(),
+            word: format!("{unknown} in {what}"),
+            writer: store
+                .get(&meta::vocabulary())
+                .map_or_else(|_| words::writer(None), |text| words::writer(text.as_deref())),
+        },
         ReadError::Io(reason) => OpenError::Io {
             path: path.into(),
             reason,
