@@ -6,10 +6,11 @@ use crate::error::{AuthError, ManageError};
 use crate::model::{
     ApiKey, Bootstrap, InstallationId, Issued, NewKey, NewNodeToken, NodeIdentity, NodeToken, Tenant, VerifiedKey,
 };
+use crate::playbooks::Playbooks;
 
-/// Identity. Writes return when they are durable. Dropping a call's future may or may not have had its effect, never half of it.
+/// Identity and configuration. Writes return when they are durable. Dropping a call's future may or may not have had its effect, never half of it.
 #[async_trait::async_trait]
-pub trait Directory: Send + Sync + 'static {
+pub trait Directory: Playbooks + Send + Sync + 'static {
     /// Names this installation; the same for ever.
     fn installation(&self) -> InstallationId;
 

@@ -1,4 +1,4 @@
-//! Identity and configuration: tenants, API keys, node tokens.
+//! Identity and configuration: tenants, API keys, node tokens, playbooks.
 //!
 //! - [`Directory`]: what gateway and coordinator call.
 //! - [`SqliteDirectory`]: the embedded back end.
@@ -15,6 +15,7 @@ mod cache;
 mod error;
 mod hash;
 mod model;
+pub mod playbooks;
 pub mod scope;
 mod sqlite;
 mod token;
@@ -25,5 +26,6 @@ pub use model::{
     ApiKey, Bootstrap, DEFAULT_TENANT, InstallationId, Issued, NewKey, NewNodeToken, NodeIdentity, NodeToken, Serves,
     Tenant, VerifiedKey,
 };
+pub use playbooks::Playbooks;
 pub use scope::{Resource, Scope, Verb};
 pub use sqlite::{Options, SqliteDirectory};

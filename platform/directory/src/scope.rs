@@ -51,6 +51,8 @@ names! {
         Log = "log",
         /// Files that steps left.
         Artifact = "artifact",
+        /// Versioned definitions.
+        Playbook = "playbook",
         /// Container hosts.
         Node = "node",
         /// API keys.
@@ -79,6 +81,8 @@ names! {
         Validate = "validate",
         /// Ends running work.
         Cancel = "cancel",
+        /// Retires, or takes back.
+        Archive = "archive",
         /// Sets or lifts draining.
         Drain = "drain",
         /// Ends a credential.
@@ -116,6 +120,11 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Log, Verb::Watch, EVERYBODY),
     grant(Resource::Artifact, Verb::List, EVERYBODY),
     grant(Resource::Artifact, Verb::Get, EVERYBODY),
+    grant(Resource::Playbook, Verb::Get, EVERYBODY),
+    grant(Resource::Playbook, Verb::List, EVERYBODY),
+    grant(Resource::Playbook, Verb::Validate, EVERYBODY),
+    grant(Resource::Playbook, Verb::Create, OPERATORS),
+    grant(Resource::Playbook, Verb::Archive, OPERATORS),
     grant(Resource::Node, Verb::List, EVERYBODY),
     grant(Resource::Node, Verb::Get, EVERYBODY),
     grant(Resource::Node, Verb::Drain, OPERATORS),

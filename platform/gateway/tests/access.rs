@@ -28,6 +28,19 @@ const EXPECTED: &[(&str, &str)] = &[
     ("list_steps", "read"),
     ("get_step", "read"),
     ("read_logs", "read"),
+    ("list_playbooks", "read"),
+    ("create_playbook_version", "operate"),
+    ("validate_playbook", "read"),
+    ("export_playbooks", "read"),
+    ("import_playbooks", "operate"),
+    ("get_playbook", "read"),
+    ("archive_playbook", "operate"),
+    ("restore_playbook", "operate"),
+    ("list_playbook_versions", "read"),
+    ("get_playbook_version", "read"),
+    ("get_playbook_definition", "read"),
+    ("get_playbook_outline", "read"),
+    ("diff_playbook", "read"),
     ("list_nodes", "read"),
     ("get_node", "read"),
     ("drain_node", "operate"),
@@ -65,6 +78,8 @@ fn path(world: &World, operation: &OperationInfo) -> String {
     operation
         .path
         .replace("{id}", &id)
+        .replace("{name}", "deploy")
+        .replace("{version}", "latest")
         .replace("{task}", "build")
         .replace("{step}", "compile")
         .replace("{artifact}", &artifact_id().to_string())
@@ -74,6 +89,8 @@ fn path(world: &World, operation: &OperationInfo) -> String {
 fn body(operation: &OperationInfo) -> Value {
     match operation.id {
         "submit_workflow" | "validate_workflow" => json!({ "definition": "name: x" }),
+        "create_playbook_version" | "validate_playbook" => json!({ "definition": "name: made" }),
+        "import_playbooks" => json!({ "format": 1, "playbooks": [] }),
         "drain_node" => json!({ "drain": true }),
         "create_key" => json!({ "name": "x", "scope": "read" }),
         "create_node_token" => json!({ "name": "x" }),
@@ -117,6 +134,7 @@ async fn every_operation_is_allowed_to_exactly_those_who_may() {
         script.print(1, b"x");
         script.end(1, "completed");
     });
+    world.playbook("deploy").await;
     let operations = operation_list();
     let known: BTreeSet<&str> = EXPECTED.iter().map(|(id, _)| *id).collect();
     let real: BTreeSet<&str> = operations.iter().map(|operation| operation.id).collect();
@@ -162,7 +180,7 @@ async fn every_operation_is_allowed_to_exactly_those_who_may() {
             asked += 1;
         }
         let (status, code) = ask(&world, operation, Some(&world.other)).await;
-        if operation.path.contains("{id}") {
+        if operation.path.contains("{id}") || operation.path.contains("{name}") {
             assert_eq!(
                 (status, code.as_deref()),
                 (404, Some("not-found")),

@@ -8,6 +8,7 @@ mod key;
 mod logs;
 mod node;
 mod output;
+mod playbook;
 mod run;
 mod table;
 mod workflow;
@@ -73,6 +74,9 @@ enum Command {
     /// List, show and cancel workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
+    /// Keep definitions with versions: create, compare, run by name
+    #[command(subcommand)]
+    Playbook(playbook::PlaybookCommand),
     /// Print the output of steps
     Logs(logs::LogsArgs),
     /// List and download artifacts
@@ -108,6 +112,7 @@ impl Cli {
             Command::Init(args) => init::run(args, form).await,
             Command::Run(args) => run::run(args, &connection, form).await,
             Command::Workflow(command) => workflow::run(command, &connection, form).await,
+            Command::Playbook(command) => playbook::run(command, &connection, form).await,
             Command::Logs(args) => logs::run(args, &connection).await,
             Command::Artifact(command) => artifact::run(command, &connection, form).await,
             Command::Key(command) => key::run(command, &connection, form).await,

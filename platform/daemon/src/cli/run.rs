@@ -18,7 +18,11 @@ use crate::client::{Client, model};
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
     /// Workflow definition, YAML or JSON; `-` reads stdin
-    file: PathBuf,
+    #[arg(required_unless_present = "playbook")]
+    file: Option<PathBuf>,
+    /// Instead of a file: a playbook, `name` (its newest version) or `name@version`
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with = "file")]
+    playbook: Option<String>,
     /// Parameter `name=text`; the definition says what type the text is read as. `name:=json` gives any JSON value
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
@@ -37,13 +41,13 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
-    let definition = read(&args.file).map_err(Usage)?;
+    let definition = args.file.as_ref().map(read).transpose().map_err(Usage)?;
     let parameters = parameters(&args.params).map_err(Usage)?;
     let labels = labels(&args.labels).map_err(Usage)?;
     let client = Client::new(connection.resolve()?)?;
-    let mut request = client
-        .request(Method::POST, "/workflows")
-        .json(&json!({"definition": definition, "parameters": parameters, "labels": labels}));
+    let mut request = client.request(Method::POST, "/workflows").json(
+        &json!({"definition": definition, "playbook": args.playbook, "parameters": parameters, "labels": labels}),
+    );
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
     }
@@ -123,8 +127,16 @@ fn text(client: &Client, workflow: &Workflow, artifacts: &[model::Artifact]) -> 
     output::line(&format!("{}/api/v1/workflows/{}", client.base(), summary.id))
 }
 
-fn read(file: &PathBuf) -> Result<String> {
-    let limit = limits::DEFINITION_BYTES_MAX as u64;
+/// What the server takes as a bundle of playbooks.
+pub(super) const BUNDLE_BYTES_MAX: u64 = 16 << 20;
+
+/// A definition's text.
+pub(super) fn read(file: &PathBuf) -> Result<String> {
+    read_text(file, limits::DEFINITION_BYTES_MAX as u64)
+}
+
+/// A file's text, or that of stdin.
+pub(super) fn read_text(file: &PathBuf, limit: u64) -> Result<String> {
     let mut bytes = Vec::new();
     let name = file.display();
     // One byte more than the limit tells a file of the limit from a larger one.
@@ -139,10 +151,7 @@ fn read(file: &PathBuf) -> Result<String> {
             .with_context(|| format!("read {name}"))?;
     }
     if bytes.len() as u64 > limit {
-        bail!(
-            "{name} is larger than the limit of {} for a definition",
-            output::size(limit)
-        );
+        bail!("{name} is larger than the limit of {}", output::size(limit));
     }
     String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8 text"))
 }

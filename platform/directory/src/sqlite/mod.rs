@@ -5,6 +5,7 @@ mod last_used;
 mod node_bindings;
 mod node_tokens;
 mod open;
+mod playbooks;
 mod tenants;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ use futures_util::stream::BoxStream;
 pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
-use super::view::{EventView, NodeView, Page, WorkflowState, WorkflowSummary, WorkflowView};
+use super::view::{DefinitionView, EventView, NodeView, Page, WorkflowState, WorkflowSummary, WorkflowView};
 
 /// Who asks: the tenant comes from the credential alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub struct Submit {
     pub labels: Vec<(String, String)>,
     /// W3C trace context of the caller.
     pub traceparent: Option<String>,
+    /// The playbook version that `source` is, when it is one.
+    pub playbook: Option<PlaybookPin>,
+}
+
+/// Where a definition comes from. The workflow keeps what the version said; the directory is not asked again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaybookPin {
+    /// Its name.
+    pub name: String,
+    /// The version that was found.
+    pub version: u32,
+    /// The version that was asked for; none: whichever is the newest. A repeated request asks for the same, even when a newer version has come meanwhile.
+    pub asked: Option<u32>,
 }
 
 /// What became of a submission.
@@ -96,6 +109,8 @@ pub struct WorkflowQuery {
     pub states: Vec<WorkflowState>,
     /// Only this name.
     pub name: Option<String>,
+    /// Only runs of this playbook, any version.
+    pub playbook: Option<String>,
     /// Continue after this workflow (exclusive); newest first.
     pub after: Option<WorkflowId>,
     /// At most so many, bounded by `PAGE_ITEMS_MAX`.
@@ -131,6 +146,9 @@ pub trait Backend: Send + Sync + 'static {
         source: Bytes,
         parameters: Option<serde_json::Map<String, serde_json::Value>>,
     ) -> Result<(), Refusal>;
+
+    /// What a definition says, once it has passed every check.
+    async fn inspect(&self, source: Bytes) -> Result<DefinitionView, Refusal>;
 
     /// Asks a workflow to end: running steps get a polite signal, then SIGKILL after `grace_ms`. Idempotent; [`ErrorCode::Conflict`] when it has ended
     /// otherwise.

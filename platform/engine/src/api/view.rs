@@ -51,6 +51,40 @@ pub struct WorkflowSummary {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
+    /// The playbook version that it runs, `name@version`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub playbook: Option<String>,
+}
+
+/// What a definition says, for people who look at it before they run it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct DefinitionView {
+    /// Name of its workflows.
+    pub name: String,
+    /// One sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// blake3 of the compiled definition, hexadecimal. Layout and comments do not change it.
+    pub digest: String,
+    /// JSON Schema of its parameters.
+    pub parameters: serde_json::Value,
+    /// In the order of the definition.
+    pub tasks: Vec<TaskOutline>,
+    /// Names of its outputs.
+    pub outputs: Vec<String>,
+}
+
+/// One task of a definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TaskOutline {
+    /// Name.
+    pub name: String,
+    /// Names of needed tasks.
+    pub needs: Vec<String>,
+    /// Keys of its steps.
+    pub steps: Vec<String>,
+    /// blake3 of its compiled form, hexadecimal: tells whether two versions differ in it.
+    pub digest: String,
 }
 
 /// One workflow.

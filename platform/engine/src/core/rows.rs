@@ -4,7 +4,7 @@
 //! Protobuf, fields only ever added as optional ones; the numbers are stored.
 
 use bytes::Bytes;
-use gantry_proto::v1::{EndCause, Fault, Label, WaitKind};
+use gantry_proto::v1::{EndCause, Fault, Label, PlaybookRef, WaitKind};
 use gantry_proto::{NodeId, PrincipalId, SandboxId, TaskId, TenantId, WorkflowId};
 
 use crate::api::StepState;
@@ -66,6 +66,9 @@ pub struct WorkflowRow {
     /// Tasks that have ended.
     #[prost(uint32, required, tag = "17")]
     pub tasks_ended: u32,
+    /// The playbook version that it runs.
+    #[prost(message, optional, tag = "40")]
+    pub playbook: Option<PlaybookRef>,
 }
 
 /// A task with its steps.

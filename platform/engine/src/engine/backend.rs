@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_journal::StreamKey;
-use gantry_proto::v1::{Label, Payload};
+use gantry_proto::v1::{Label, Payload, PlaybookRef};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PartitionId, TenantId, WorkflowId, limits};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::content::segment_refusal;
 use super::{CallRefusal, Engine, not_found, unexpected, unreadable};
 use crate::api::{
-    ArtifactBody, Backend, Caller, EventView, Issue, NodeView, OutputPage, Page, Refusal, Submit, SubmitReceipt,
-    WorkflowQuery, WorkflowState, WorkflowSummary, WorkflowView,
+    ArtifactBody, Backend, Caller, DefinitionView, EventView, Issue, NodeView, OutputPage, Page, PlaybookPin, Refusal,
+    Submit, SubmitReceipt, WorkflowQuery, WorkflowState, WorkflowSummary, WorkflowView,
 };
 use crate::core::commands::{self, Cancel, Drain};
 use crate::core::{Body, Rejection, Reply};
@@ -69,14 +69,26 @@ fn check_labels(labels: &[(String, String)]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The same request has the same hash: source, parameters and labels, each with its length.
-fn request_hash(source: &[u8], parameters: &[u8], labels: &[(String, String)]) -> [u8; 32] {
+/// The same request has the same hash: source (or the playbook as it was asked for), parameters and labels, each with its length.
+fn request_hash(
+    source: &[u8],
+    playbook: Option<&PlaybookPin>,
+    parameters: &[u8],
+    labels: &[(String, String)],
+) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_be_bytes());
         hasher.update(bytes);
     };
-    part(source);
+    match playbook {
+        None => part(source),
+        Some(pin) => {
+            part(b"playbook");
+            part(pin.name.as_bytes());
+            part(&pin.asked.unwrap_or(0).to_be_bytes());
+        }
+    }
     part(parameters);
     for (key, value) in labels {
         part(key.as_bytes());
@@ -137,9 +149,10 @@ impl Backend for Engine {
             parameters,
             labels,
             traceparent,
+            playbook,
             ..
         } = submit;
-        let idempotency = key_hash.map(|key| (key, request_hash(&source, &asked, &labels)));
+        let idempotency = key_hash.map(|key| (key, request_hash(&source, playbook.as_ref(), &asked, &labels)));
         let compiling = source.clone();
         // A megabyte of YAML takes a while: off the async threads.
         let compiled = self
@@ -170,6 +183,10 @@ impl Backend for Engine {
             idempotency,
             labels: labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
             traceparent,
+            playbook: playbook.map(|pin| PlaybookRef {
+                name: pin.name,
+                version: pin.version,
+            }),
         };
         match self.call(partition, command).await? {
             Reply::Submitted(receipt) => Ok(receipt),
@@ -187,6 +204,16 @@ impl Backend for Engine {
                     .map_err(|issues| invalid(ErrorCode::InvalidParameters, "the parameters do not match", issues))?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn inspect(&self, source: Bytes) -> Result<DefinitionView, Refusal> {
+        check_sizes(&source, &Map::new())?;
+        self.blocking(move |_| {
+            let compiled = spec::compile(&source)
+                .map_err(|issues| invalid(ErrorCode::InvalidDefinition, "the definition is not valid", issues))?;
+            read::definition_view(&compiled).map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))
         })
         .await
     }

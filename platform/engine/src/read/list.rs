@@ -114,7 +114,11 @@ pub(crate) fn list(
         looked_at += 1;
         last = Some(row.id);
         let wanted = (query.states.is_empty() || query.states.contains(&row.state()))
-            && query.name.as_ref().is_none_or(|name| *name == row.name);
+            && query.name.as_ref().is_none_or(|name| *name == row.name)
+            && query
+                .playbook
+                .as_ref()
+                .is_none_or(|name| row.playbook.as_ref().is_some_and(|playbook| playbook.name == *name));
         if wanted {
             items.push(summary(&row, &mut Records::new(storage, cursors[index].partition))?);
         }

@@ -1,5 +1,6 @@
 //! Views over stored rows and records. Everything in here blocks, and reads durable state only.
 
+mod definition;
 mod events;
 mod list;
 mod waiting;
@@ -9,6 +10,7 @@ use gantry_journal::keys::{self, Kind};
 use gantry_journal::{SealError, StreamKey};
 use gantry_proto::{NodeId, PartitionId, TenantId};
 
+pub(crate) use definition::definition_view;
 pub(crate) use events::events;
 pub(crate) use list::list;
 pub(crate) use waiting::Queue;

@@ -69,6 +69,10 @@ pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<Wo
         tasks_total: row.tasks_total,
         tasks_ended: row.tasks_ended,
         failure: failure(row.end_code.as_ref(), end.as_ref(), || title(row.end_code.as_ref())),
+        playbook: row
+            .playbook
+            .as_ref()
+            .map(|playbook| format!("{}@{}", playbook.name, playbook.version)),
     })
 }
 

@@ -234,6 +234,7 @@ pub(super) fn submission(source: &str) -> Submit {
         idempotency: None,
         labels: Vec::new(),
         traceparent: None,
+        playbook: None,
     }
 }
 

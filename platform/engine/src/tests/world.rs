@@ -263,6 +263,7 @@ pub(super) fn submission(source: &str) -> Submit {
         idempotency_key: None,
         labels: Vec::new(),
         traceparent: None,
+        playbook: None,
     }
 }
 

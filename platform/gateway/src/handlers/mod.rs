@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod keys;
 pub(crate) mod logs;
 pub(crate) mod nodes;
+pub(crate) mod playbooks;
 pub(crate) mod system;
 pub(crate) mod tasks;
 pub(crate) mod workflows;

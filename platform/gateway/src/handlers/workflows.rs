@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::response::Response;
 use bytes::Bytes;
-use gantry_engine::api::{Submit, WorkflowQuery, WorkflowState};
+use gantry_engine::api::{PlaybookPin, Submit, WorkflowQuery, WorkflowState};
 use gantry_proto::limits::{DEFINITION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NAME_BYTES_MAX, PARAMETERS_BYTES_MAX};
 use gantry_proto::{ErrorCode, WorkflowId};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
+use super::playbooks::{resolve, source_of};
 use super::{has, json, typed};
 use crate::call::{GuardedCall, SMALL_BODY_BYTES_MAX, from_json, unsupported};
 use crate::dto::{CancelAnswer, CancelBody, Paged, SubmitAnswer, SubmitBody, ValidateAnswer};
@@ -29,6 +30,7 @@ const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", 
 /// What a submission says, however it was sent.
 struct Submission {
     source: Bytes,
+    playbook: Option<PlaybookPin>,
     parameters: Option<Map<String, Value>>,
     labels: BTreeMap<String, String>,
 }
@@ -39,6 +41,7 @@ async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> 
         let source = call.call.bytes(SUBMIT_BODY_BYTES_MAX).await?;
         Submission {
             source,
+            playbook: None,
             parameters: parameters_of_query(call)?,
             labels: labels_of_query(call)?,
         }
@@ -49,20 +52,19 @@ async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> 
             ));
         }
         let body: SubmitBody = from_json(&call.call.bytes(SUBMIT_BODY_BYTES_MAX).await?)?;
-        let source = match body.definition {
-            Value::String(text) => Bytes::from(text),
-            // JSON is YAML, so an object goes the same way; indented, so that lines in messages mean something.
-            Value::Object(object) => serde_json::to_vec_pretty(&object)
-                .map_err(|error| Problem::invalid(error.to_string()))?
-                .into(),
+        let (source, playbook) = match (body.definition, body.playbook) {
+            (Some(definition), None) => (source_of(definition)?, None),
+            (None, Some(reference)) => {
+                let (source, pin) = resolve(&call.shared, call.key.tenant, &reference).await?;
+                (source, Some(pin))
+            }
             _ => {
-                return Err(Problem::invalid(
-                    "`definition` must be a text (YAML or JSON) or an object",
-                ));
+                return Err(Problem::invalid("give either `definition` or `playbook`"));
             }
         };
         Submission {
             source,
+            playbook,
             parameters: body.parameters,
             labels: body.labels,
         }
@@ -161,6 +163,7 @@ pub(crate) async fn submit(mut call: GuardedCall) -> Result<Response, Problem> {
         idempotency_key,
         labels: submission.labels.into_iter().collect(),
         traceparent,
+        playbook: submission.playbook,
     };
     let receipt = call.shared.backend.submit(submit).await?;
     let status = if receipt.replayed {
@@ -205,6 +208,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let query = WorkflowQuery {
         states,
         name: call.query("name")?.map(ToOwned::to_owned),
+        playbook: call.query("playbook")?.map(ToOwned::to_owned),
         after: call.query_as("cursor", "a cursor of this list")?,
         limit: call.limit()?,
     };

@@ -2,6 +2,7 @@
 
 mod keys;
 mod nodes;
+mod playbooks;
 mod system;
 mod tasks;
 mod workflows;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Operation> {
     [
         workflows::operations(),
         tasks::operations(),
+        playbooks::operations(),
         nodes::operations(),
         keys::operations(),
         system::operations(),

@@ -39,6 +39,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .query(const { &[
                 q("state", "only these states, separated by commas"),
                 q("name", "only workflows of this name"),
+                q("playbook", "only runs of this playbook, any version"),
                 q("cursor", "`next_cursor` of the page before"),
                 q("limit", "items of a page, 1 to 500, default 50"),
             ] })

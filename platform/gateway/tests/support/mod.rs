@@ -134,6 +134,7 @@ impl Script {
                 tasks_total: 1,
                 tasks_ended: 0,
                 failure: None,
+                playbook: None,
             },
             definition_digest: "00".into(),
             parameters: json!({}),
@@ -249,6 +250,36 @@ impl Backend for Engine {
             return Err(refusal);
         }
         Ok(())
+    }
+
+    async fn inspect(&self, source: Bytes) -> Result<DefinitionView, Refusal> {
+        self.validate(source.clone(), None).await?;
+        let text = String::from_utf8_lossy(&source);
+        let name = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("name: "))
+            .unwrap_or("demo");
+        Ok(DefinitionView {
+            name: name.into(),
+            description: None,
+            digest: blake3::hash(&source).to_hex().to_string(),
+            parameters: json!({"type": "object"}),
+            tasks: text
+                .lines()
+                .filter_map(|line| line.strip_prefix("task: "))
+                .map(|line| {
+                    let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+                    TaskOutline {
+                        name: name.into(),
+                        needs: Vec::new(),
+                        steps: Vec::new(),
+                        digest: rest.into(),
+                    }
+                })
+                .collect(),
+            outputs: Vec::new(),
+        })
     }
 
     async fn cancel(
@@ -464,6 +495,12 @@ impl World {
             tenant,
             dir,
         }
+    }
+
+    /// Makes a playbook with one version.
+    pub async fn playbook(&self, name: &str) {
+        let body = json!({ "name": name, "definition": format!("name: {name}\ntask: a 1") });
+        assert_eq!(self.post("/api/v1/playbooks", body).await.status(), 201);
     }
 
     pub fn workflow(&self) -> WorkflowId {

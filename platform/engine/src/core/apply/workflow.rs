@@ -76,6 +76,7 @@ pub(super) fn submitted(
         submitted_by: event.submitted_by,
         labels: event.labels.clone(),
         traceparent: event.traceparent.clone(),
+        playbook: event.playbook.clone(),
         created_at_ms: place.at_ms,
         submit_seq: place.seq,
         tasks_total: u32::try_from(event.tasks.len()).unwrap_or(u32::MAX),

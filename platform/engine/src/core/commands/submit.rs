@@ -31,6 +31,8 @@ pub struct Submit {
     pub labels: Vec<Label>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// The playbook version that the definition is.
+    pub playbook: Option<v1::PlaybookRef>,
 }
 
 impl Submit {
@@ -86,6 +88,7 @@ impl Submit {
             idempotency_hash: self.idempotency.map(|(key, _)| Bytes::copy_from_slice(&key)),
             traceparent: self.traceparent,
             labels: self.labels,
+            playbook: self.playbook,
         };
         batch.emit(
             self.tenant,

@@ -1,5 +1,7 @@
 //! Bodies that are the gateway's own; everything else is a view of the engine.
 
+pub(crate) mod playbooks;
+
 use std::collections::BTreeMap;
 
 use gantry_directory::{ApiKey, NodeToken, VerifiedKey};
@@ -12,8 +14,12 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubmitBody {
     /// The definition: YAML or JSON as text, or a JSON object.
-    #[schema(value_type = Object)]
-    pub(crate) definition: serde_json::Value,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub(crate) definition: Option<serde_json::Value>,
+    /// Instead of a definition: a playbook, `name` (its newest version) or `name@version`.
+    #[serde(default)]
+    pub(crate) playbook: Option<String>,
     /// Values for the definition's parameters.
     #[serde(default)]
     #[schema(value_type = Object)]
