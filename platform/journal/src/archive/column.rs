@@ -20,7 +20,7 @@ pub enum ColumnType {
     Json,
     /// Bytes (`BLOB`).
     Bytes,
-    /// Milliseconds since the epoch, UTC (`TIMESTAMP_MS`, in Parquet `TIMESTAMP(MILLIS, adjusted to UTC)`).
+    /// Milliseconds since the epoch, UTC (`TIMESTAMP_MS`, in Parquet `TIMESTAMP(MILLIS)`, without time zone).
     TimestampMs,
 }
 
@@ -137,6 +137,60 @@ impl Column {
         found.unwrap_or(Value::Null)
     }
 
+    /// A column of nulls.
+    #[must_use]
+    pub fn nulls(kind: ColumnType, rows: usize) -> Self {
+        match kind {
+            ColumnType::Bool => Self::Bool(vec![None; rows]),
+            ColumnType::I64 => Self::I64(vec![None; rows]),
+            ColumnType::F64 => Self::F64(vec![None; rows]),
+            ColumnType::Text => Self::Text(vec![None; rows]),
+            ColumnType::Json => Self::Json(vec![None; rows]),
+            ColumnType::Bytes => Self::Bytes(vec![None; rows]),
+            ColumnType::TimestampMs => Self::TimestampMs(vec![None; rows]),
+        }
+    }
+
+    /// Adds the values of another column of the same type; one of another type adds nothing.
+    fn append(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Bool(values), Self::Bool(more)) => values.extend(more),
+            (Self::I64(values), Self::I64(more)) | (Self::TimestampMs(values), Self::TimestampMs(more)) => {
+                values.extend(more);
+            }
+            (Self::F64(values), Self::F64(more)) => values.extend(more),
+            (Self::Text(values), Self::Text(more)) | (Self::Json(values), Self::Json(more)) => values.extend(more),
+            (Self::Bytes(values), Self::Bytes(more)) => values.extend(more),
+            _ => {}
+        }
+    }
+
+    /// Keeps the values at which `keep` is true.
+    fn retain(&mut self, keep: &[bool]) {
+        fn only<T>(values: &mut Vec<T>, keep: &[bool]) {
+            let mut keep = keep.iter();
+            values.retain(|_| keep.next().copied().unwrap_or(false));
+        }
+        match self {
+            Self::Bool(values) => only(values, keep),
+            Self::I64(values) | Self::TimestampMs(values) => only(values, keep),
+            Self::F64(values) => only(values, keep),
+            Self::Text(values) | Self::Json(values) => only(values, keep),
+            Self::Bytes(values) => only(values, keep),
+        }
+    }
+
+    /// About what its values take.
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Bool(values) => values.len(),
+            Self::I64(values) | Self::TimestampMs(values) => values.len() * 8,
+            Self::F64(values) => values.len() * 8,
+            Self::Text(values) | Self::Json(values) => values.iter().flatten().map(|text| text.len() + 8).sum(),
+            Self::Bytes(values) => values.iter().flatten().map(|bytes| bytes.len() + 8).sum(),
+        }
+    }
+
     /// Adds a value; `false`, and nothing added, when it is of another type.
     fn push(&mut self, value: Value) -> bool {
         match (self, value) {
@@ -237,6 +291,27 @@ impl Batch {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.columns.first().map_or(0, Column::len)
+    }
+
+    /// About what its values take.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.columns.iter().map(Column::size_bytes).sum()
+    }
+
+    /// Adds the rows of another batch of the same table.
+    pub fn append(&mut self, other: Self) {
+        debug_assert_eq!(self.table.id, other.table.id, "batches of one table");
+        for (column, more) in self.columns.iter_mut().zip(other.columns) {
+            column.append(more);
+        }
+    }
+
+    /// Keeps the rows at which `keep` is true.
+    pub fn retain(&mut self, keep: &[bool]) {
+        for column in &mut self.columns {
+            column.retain(keep);
+        }
     }
 
     /// One row, in the order of the schema.
