@@ -64,6 +64,10 @@ codes! {
     Conflict = "conflict", "The current state does not allow this";
     /// The idempotency key was used for another request.
     IdempotencyMismatch = "idempotency-mismatch", "The idempotency key belongs to another request";
+    /// What users wrote was destroyed on request; states and times are still there.
+    ContentErased = "content-erased", "The content was erased";
+    /// A legal hold keeps the workflow.
+    LegalHold = "legal-hold", "A legal hold keeps the workflow";
     /// A queue is full; try again.
     Overloaded = "overloaded", "Too much at once";
     /// The journal cannot be written or read now.

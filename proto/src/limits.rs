@@ -123,6 +123,24 @@ pub const DEADMAN_MS_DEFAULT: u64 = 3_600_000;
 /// Grace between the polite signal and SIGKILL.
 pub const CANCEL_GRACE_MS_DEFAULT: u64 = 10_000;
 
+/// Legal holds of one partition. They are in memory, so that removal and erasure see them without a read.
+pub const HOLDS_PER_PARTITION_MAX: usize = 10_000;
+
+/// Why a workflow is held, in words.
+pub const HOLD_REASON_BYTES_MAX: usize = 1_024;
+
+/// Ended workflows that one batch erases or removes: bounds the size of its commit.
+pub const DESTROY_BATCH_MAX: usize = 64;
+
+/// Ended workflows that are sealed together at most.
+pub const SEAL_WORKFLOWS_MAX: usize = 1_000;
+
+/// A sealed object as it is written; one workflow with more becomes one object all the same. Small enough to be held in memory and fetched at once.
+pub const SEALED_OBJECT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes per second that sealing and compaction write at most: a share of a laptop's disk that nobody misses.
+pub const SEAL_BYTES_PER_S: u64 = 16 << 20;
+
 // Relations that other code relies on.
 const _: () = assert!(
     OUTPUT_CHUNK_BYTES_MAX * 2 <= FRAME_BYTES_MAX,

@@ -26,6 +26,7 @@ pub mod processor;
 pub mod read;
 pub mod spec;
 pub mod verify;
+mod verify_kept;
 
 #[cfg(test)]
 mod tests;

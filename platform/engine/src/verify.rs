@@ -13,6 +13,7 @@ use crate::core::{PartitionState, Settings};
 use crate::inspect;
 use crate::processor::load::{decode, walk, workflow_rows};
 use crate::processor::node_tenant;
+use crate::verify_kept::Kept;
 
 /// What was found sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +54,7 @@ pub enum VerifyError {
     },
 }
 
-fn differs(what: impl Into<String>, detail: impl Into<String>) -> VerifyError {
+pub(crate) fn differs(what: impl Into<String>, detail: impl Into<String>) -> VerifyError {
     VerifyError::Differs {
         what: what.into(),
         detail: detail.into(),
@@ -68,7 +69,7 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
     let mut state = PartitionState::new(partition, Settings::default());
     let mut report = Report::default();
     let mut hasher = blake3::Hasher::new();
-    let mut compared: BTreeSet<WorkflowId> = BTreeSet::new();
+    let mut kept = Kept::default();
     for entry in LogReader::from_start(store, partition) {
         let entry = entry?;
         report.entries += 1;
@@ -85,16 +86,23 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
             report.records += 1;
         }
         // An ended workflow changes no more: compare and forget it, so that memory stays that of the active ones.
-        for id in std::mem::take(&mut state.dirty).ended {
+        let dirty = std::mem::take(&mut state.dirty);
+        for id in dirty.ended {
             if let Some(workflow) = state.workflows.remove(&id) {
-                compare(store, &workflow)?;
-                compared.insert(id);
+                kept.ended(id, compare(store, &workflow)?);
             }
+        }
+        kept.erased.extend(dirty.erased);
+        for (tenant, id) in dirty.removed {
+            kept.removed(tenant, id)?;
         }
     }
     for workflow in state.workflows.values() {
-        compare(store, workflow)?;
+        if !compare(store, workflow)? {
+            return Err(differs(format!("workflow {}", workflow.row.id), "it has no row"));
+        }
     }
+    let compared = kept.check(store, &state)?;
     indexes(store, partition, &state, &compared)?;
     side_rows(store, partition, &state)?;
     report.workflows = (compared.len() + state.workflows.len()) as u64;
@@ -104,10 +112,12 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
     Ok(report)
 }
 
-fn compare(store: &dyn Store, folded: &Workflow) -> Result<(), VerifyError> {
+/// `false` when there is no row: right for what was removed since, and nothing else.
+fn compare(store: &dyn Store, folded: &Workflow) -> Result<bool, VerifyError> {
     let id = folded.row.id;
-    let stored = workflow_rows(store, folded.row.tenant, id)?;
-    let stored = stored.ok_or_else(|| differs(format!("workflow {id}"), "it has no row"))?;
+    let Some(stored) = workflow_rows(store, folded.row.tenant, id)? else {
+        return Ok(false);
+    };
     if stored.row != folded.row {
         return Err(differs(
             format!("workflow {id}"),
@@ -123,7 +133,7 @@ fn compare(store: &dyn Store, folded: &Workflow) -> Result<(), VerifyError> {
     if stored.tasks.len() != folded.tasks.len() {
         return Err(differs(format!("workflow {id}"), "the number of its tasks"));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The active index lists exactly what has not ended, and no row is there that the log does not know.

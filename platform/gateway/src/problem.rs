@@ -19,6 +19,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         C::Unauthenticated => StatusCode::UNAUTHORIZED,
         C::Forbidden => StatusCode::FORBIDDEN,
         C::NotFound => StatusCode::NOT_FOUND,
+        C::ContentErased => StatusCode::GONE,
         C::Overloaded | C::StorageUnavailable | C::DockerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         C::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         // Conflict, IdempotencyMismatch, and what steps and nodes report.

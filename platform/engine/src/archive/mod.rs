@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`tables`] | the tables and their columns |
 //! | [`rows`] | a workflow's rows and records as rows of the tables |
+//! | `tail` | the engine as a source of history: valid objects, and what is in none of them |
 //!
 //! Only control data is in typed columns. What users wrote is in the raw record of an event, sealed as it is in the log.
 
 pub mod rows;
 pub mod tables;
+mod tail;
 
 pub use rows::Tables;
 pub use tables::TABLES;

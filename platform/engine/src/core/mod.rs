@@ -9,6 +9,7 @@ pub mod body;
 pub mod commands;
 pub mod decide;
 pub(crate) mod flow;
+pub mod keep;
 pub mod placement;
 pub(crate) mod plan;
 pub mod rows;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId, limits};
 
 use super::body::{Body, StepResultBody};
+use super::keep::{ErasedRow, HoldRow};
 use super::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
 use crate::spec::definition::TaskDef;
 
@@ -70,6 +72,9 @@ impl Workflow {
 /// A task by its workflow and position.
 pub type TaskRef = (WorkflowId, u32);
 
+/// A workflow, in memory or not, with whose it is.
+pub type WorkflowRef = (TenantId, WorkflowId);
+
 /// Key of an idempotency entry.
 pub type IdempotencyRef = (TenantId, [u8; 32]);
 
@@ -97,6 +102,14 @@ pub struct Dirty {
     pub begun: BTreeSet<WorkflowId>,
     /// Ended since: they leave the active index, and memory once that is durable.
     pub ended: BTreeSet<WorkflowId>,
+    /// Legal holds that were set or lifted.
+    pub holds: BTreeSet<WorkflowRef>,
+    /// Workflows whose data key goes with the batch.
+    pub erased: BTreeMap<WorkflowRef, ErasedRow>,
+    /// Workflows whose rows go with the batch.
+    pub removed: BTreeSet<WorkflowRef>,
+    /// The keys of those rows.
+    pub deletes: Vec<Bytes>,
 }
 
 /// State of one partition.
@@ -120,6 +133,8 @@ pub struct PartitionState {
     pub idempotency: BTreeMap<IdempotencyRef, IdempotencyRow>,
     /// Nodes that this partition owns.
     pub nodes: BTreeMap<NodeId, NodeRow>,
+    /// Legal holds.
+    pub holds: BTreeMap<WorkflowRef, HoldRow>,
     /// Tasks leased, by holder.
     pub held: BTreeMap<NodeId, BTreeSet<TaskRef>>,
     /// Changes since the last batch.
@@ -140,6 +155,7 @@ impl PartitionState {
             timers: BTreeSet::new(),
             idempotency: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            holds: BTreeMap::new(),
             held: BTreeMap::new(),
             dirty: Dirty::default(),
         }

@@ -35,8 +35,8 @@ fn undecided() -> Refusal {
     )
 }
 
-fn erased() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, "the content was erased")
+pub(crate) fn erased() -> Refusal {
+    Refusal::new(ErrorCode::ContentErased, "what users wrote in this workflow was erased")
 }
 
 pub(super) fn segment_refusal(error: SegmentError) -> Refusal {

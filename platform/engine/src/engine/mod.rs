@@ -28,6 +28,8 @@ use crate::processor::storage::Storage;
 use crate::processor::{CallError, Fatal, Message, Processor, Shared};
 use crate::read;
 
+pub(crate) use self::content::erased;
+
 /// Progress files that are kept for showing: those of running steps, the oldest are forgotten first.
 const PROGRESS_MAX: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 
@@ -251,7 +253,11 @@ impl Engine {
         found.ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such id in this installation"))
     }
 
-    fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    pub(crate) fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
         (0..self.partition_count()).filter_map(PartitionId::new)
     }
 

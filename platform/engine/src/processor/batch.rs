@@ -163,6 +163,7 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
         };
         writes.push(Write::Delete(keys::active(partition, workflow.row.tenant, *id)));
     }
+    kept(state, writes);
     for id in &dirty.nodes {
         let Some(node) = state.nodes.get(id) else { continue };
         writes.push(Write::Put(keys::node(partition, node_tenant(), *id), row(node)));
@@ -173,5 +174,34 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
             Some(entry) => Write::Put(key, row(entry)),
             None => Write::Delete(key),
         });
+    }
+}
+
+/// Ends in their order, holds, and what is destroyed. Deletes come last: what was removed must not be put again by the same batch.
+fn kept(state: &PartitionState, writes: &mut Vec<Write>) {
+    let (partition, dirty) = (state.partition, &state.dirty);
+    let ended = dirty.ended.iter().filter_map(|id| state.workflows.get(id));
+    for workflow in ended.map(|workflow| &workflow.row) {
+        let end_seq = workflow.end_seq.unwrap_or_default();
+        let at_ms = workflow.ended_at_ms.unwrap_or_default();
+        writes.push(Write::Put(
+            keys::ended(partition, workflow.tenant, end_seq, workflow.id),
+            Bytes::copy_from_slice(&at_ms.to_be_bytes()),
+        ));
+    }
+    for (tenant, id) in &dirty.holds {
+        let key = keys::hold(partition, *tenant, *id);
+        writes.push(match state.holds.get(&(*tenant, *id)) {
+            Some(hold) => Write::Put(key, row(hold)),
+            None => Write::Delete(key),
+        });
+    }
+    for ((tenant, id), erased) in &dirty.erased {
+        writes.push(Write::Put(keys::erased(partition, *tenant, *id), row(erased)));
+        writes.push(Write::Delete(keys::data_key(partition, *tenant, *id)));
+    }
+    writes.extend(dirty.deletes.iter().cloned().map(Write::Delete));
+    for (tenant, id) in dirty.erased.keys().chain(&dirty.removed) {
+        writes.push(Write::Put(keys::destroy(partition, *tenant, *id), Bytes::new()));
     }
 }

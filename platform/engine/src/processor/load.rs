@@ -236,5 +236,11 @@ pub fn recover(
         state.nodes.insert(row.id, row);
         Ok(())
     })?;
+    walk(store, &keys::all_of(Kind::Hold, partition), |key, value| {
+        if let Some(Parsed::Hold { tenant, workflow, .. }) = keys::parse(key) {
+            state.holds.insert((tenant, workflow), decode("a hold", value)?);
+        }
+        Ok(())
+    })?;
     Ok((state, end))
 }

@@ -1,7 +1,7 @@
 //! Journal records of one workflow, as readers see them.
 
-use gantry_journal::Direction;
 use gantry_journal::keys::{self, Parsed};
+use gantry_journal::{Direction, ReadError};
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, Payload, Record};
 use gantry_proto::{TenantId, WorkflowId, limits};
@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 use super::content;
 use super::workflow::cause_text;
 use crate::api::{EventView, Refusal};
+use crate::core::state::Workflow;
 use crate::engine::{not_found, unreadable};
-use crate::processor::load::{Records, workflow_rows};
+use crate::processor::load::{Records, walk, workflow_rows};
 use crate::processor::storage::Storage;
 
 /// Entries that one scan of the timeline takes.
@@ -85,14 +86,57 @@ pub(crate) fn events(
     }
 }
 
+/// Every record of a workflow in order, with the view of its clear side. Nothing is opened.
+pub(crate) fn each_record<E: From<ReadError>>(
+    storage: &Storage,
+    workflow: &Workflow,
+    mut each: impl FnMut(&EventView, &Record) -> Result<(), E>,
+) -> Result<(), E> {
+    let id = workflow.row.id;
+    let names = Names::of_rows(workflow);
+    let mut records = Records::new(storage, id.partition());
+    let range = keys::timeline_from(id.partition(), workflow.row.tenant, id, 0);
+    let mut failed = None;
+    let walked = walk(storage.store().as_ref(), &range, |key, value| {
+        let (Some(Parsed::Timeline { first_seq, .. }), Some(offsets)) =
+            (keys::parse(key), keys::timeline_offsets(value))
+        else {
+            return Ok(());
+        };
+        for offset in offsets {
+            let position = first_seq + offset as u64;
+            let entry = records.entry(position)?;
+            let Some(record) = entry.records.get(offset) else {
+                continue;
+            };
+            let Some(view) = view(position, entry.at_ms, record, None, &names) else {
+                continue;
+            };
+            if let Err(error) = each(&view, record) {
+                failed = Some(error);
+                return Err(ReadError::Io("stopped".to_owned()));
+            }
+        }
+        Ok(())
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => walked.map_err(E::from),
+    }
+}
+
 /// Names of tasks by id, for readers that do not hold the definition.
 struct Names(Vec<(gantry_proto::TaskId, String)>);
 
 impl Names {
     fn read(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Result<Self, Refusal> {
         let rows = workflow_rows(storage.store().as_ref(), tenant, id).map_err(unreadable)?;
-        let tasks = rows.into_iter().flat_map(|rows| rows.tasks);
-        Ok(Self(tasks.map(|task| (task.row.id, task.row.name)).collect()))
+        Ok(rows.as_ref().map_or_else(|| Self(Vec::new()), Self::of_rows))
+    }
+
+    fn of_rows(workflow: &Workflow) -> Self {
+        let tasks = workflow.tasks.iter();
+        Self(tasks.map(|task| (task.row.id, task.row.name.clone())).collect())
     }
 
     fn of(&self, id: gantry_proto::TaskId) -> &str {
@@ -207,6 +251,10 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
                 }),
             )
         }
+        Kind::WorkflowHeld(event) => ("workflow_held", json!({"by": event.by.to_string()})),
+        Kind::WorkflowReleased(event) => ("workflow_released", json!({"by": event.by.to_string()})),
+        Kind::WorkflowErased(event) => ("workflow_erased", json!({"by": event.by.to_string()})),
+        Kind::WorkflowRemoved(_) => return None,
         Kind::NodeRegistered(_) | Kind::NodeChanged(_) | Kind::IdempotencyRecorded(_) | Kind::IdempotencyExpired(_) => {
             return None;
         }

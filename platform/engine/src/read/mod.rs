@@ -11,23 +11,21 @@ use gantry_journal::{SealError, StreamKey};
 use gantry_proto::{NodeId, PartitionId, TenantId};
 
 pub(crate) use definition::definition_view;
-pub(crate) use events::events;
+pub(crate) use events::{each_record, events};
 pub(crate) use list::list;
 pub(crate) use waiting::Queue;
 pub(crate) use workflow::{cause_text, load, source};
 
 use crate::api::{FailureView, NodeView, Refusal};
 use crate::core::rows::{NodeRow, TaskRow};
-use crate::engine::unreadable;
+use crate::engine::{erased, unreadable};
 use crate::processor::load::{decode, walk};
 use crate::processor::node_tenant;
 use crate::processor::storage::{ContentError, Storage};
 
 pub(crate) fn content(error: ContentError) -> Refusal {
     match error {
-        ContentError::Seal(SealError::Erased) => {
-            Refusal::new(gantry_proto::ErrorCode::NotFound, "the content was erased")
-        }
+        ContentError::Seal(SealError::Erased) => erased(),
         other => unreadable(other),
     }
 }

@@ -385,19 +385,26 @@ mod tests {
         ]),
     };
 
+    static OTHER: Table = Table {
+        id: 8,
+        name: "others",
+        about: "",
+        schema: Schema(&[field("id", ColumnType::Text, false)]),
+    };
+
     fn row(n: u64) -> Vec<Value> {
         let odd = n % 2 == 1;
         vec![
             Value::text(format!("id-{n}")),
             Value::count(n),
             Value::of(odd.then_some(0.5), Value::F64),
-            Value::of((!odd).then_some(n % 4 == 0), Value::Bool),
+            Value::of((!odd).then_some(n.is_multiple_of(4)), Value::Bool),
             Value::Json(format!("{{\"n\":{n}}}")),
             Value::of(
                 odd.then(|| Bytes::from(vec![0xff, u8::try_from(n % 251).unwrap()])),
                 Value::Bytes,
             ),
-            Value::of((n % 3 == 0).then_some(n), Value::time),
+            Value::of(n.is_multiple_of(3).then_some(n), Value::time),
         ]
     }
 
@@ -410,7 +417,9 @@ mod tests {
                 writer.write(builder.take().unwrap()).unwrap();
             }
         }
-        builder.take().map(|rest| writer.write(rest).unwrap());
+        if let Some(rest) = builder.take() {
+            writer.write(rest).unwrap();
+        }
         assert_eq!(writer.rows(), rows);
         writer.finish().unwrap()
     }
@@ -448,12 +457,6 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
-        static OTHER: Table = Table {
-            id: 8,
-            name: "others",
-            about: "",
-            schema: Schema(&[field("id", ColumnType::Text, false)]),
-        };
         let refused = FileReader::open(&OTHER, file(1)).unwrap_err().to_string();
         assert!(refused.contains("others") && refused.contains("samples"), "{refused}");
         let whole = file(5);

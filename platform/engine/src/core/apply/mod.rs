@@ -1,5 +1,6 @@
 //! `apply(state, event)`: the one place where state changes. Needs no payload for anything that control depends on.
 
+mod keep;
 mod node;
 mod step;
 mod task;
@@ -108,6 +109,10 @@ pub fn apply(
         Kind::StepAssigned(event) => step_assigned(state, place, event),
         Kind::StepRunning(event) => step_running(state, place, event),
         Kind::StepEnded(event) => step_ended(state, place, event, payload),
+        Kind::WorkflowHeld(event) => keep::held(state, place, event),
+        Kind::WorkflowReleased(_) => keep::released(state, place),
+        Kind::WorkflowErased(event) => keep::erased(state, place, event),
+        Kind::WorkflowRemoved(event) => keep::removed(state, place, event),
         Kind::NodeRegistered(event) => {
             node_registered(state, place, event);
             Ok(())

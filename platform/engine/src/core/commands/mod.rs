@@ -2,8 +2,10 @@
 
 mod assignment_refused;
 mod cancel;
+mod destroy;
 mod drain;
 mod dropped;
+mod hold;
 mod lease_expired;
 mod node_departed;
 mod node_health;
@@ -19,8 +21,10 @@ use gantry_proto::{ErrorCode, NodeId, TaskId, WorkflowId};
 
 pub use assignment_refused::AssignmentRefused;
 pub use cancel::Cancel;
+pub use destroy::{Erase, Expired, Remove};
 pub use drain::Drain;
 pub use dropped::Dropped;
+pub use hold::{Hold, Release};
 pub use lease_expired::LeaseExpired;
 pub use node_departed::NodeDeparted;
 pub use node_health::{NodeHealth, is_unfit};
@@ -128,6 +132,14 @@ commands! {
     NodeHealth,
     /// An operator drains a node, or stops that.
     Drain,
+    /// A workflow is kept.
+    Hold,
+    /// A workflow is no longer kept.
+    Release,
+    /// What users wrote in workflows is destroyed.
+    Erase,
+    /// Workflows are removed.
+    Remove,
 }
 
 /// The leased task whose open attempt is exactly this one, held by this node.
