@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the programs and puts them side by side, where `gantry` looks for `gantry-supervisor`. Prints the directory.
+# Builds the programs and puts them side by side, where `gantry` looks for `gantry-supervisor` and `gantry-query`, and that for libduckdb.so. Prints the
+# directory.
 #
 #   deploy/lib/build.sh [supervisor|gantry|all] [cargo options, such as -j2 or --offline]
 #
@@ -12,9 +13,9 @@ ROOT="$(cd "$HERE/../.." && pwd)"
 what="${1:-all}"
 [ $# -eq 0 ] || shift
 case "$what" in
-  supervisor) GANTRY_SKIP_ROCKSDB=1 ;;
+  supervisor) GANTRY_SKIP_LIBRARIES=1 ;;
   gantry | all) ;;
-  *) sed -n '2,7p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,8p' "$0" >&2; exit 2 ;;
 esac
 . "$HERE/env.sh"
 cd "$ROOT"
@@ -53,8 +54,10 @@ build_gantry() {
     dev | test) directory=debug ;;
     *) directory="$profile" ;;
   esac
-  cargo build --package gantry-daemon --bin gantry --profile "$profile" "$@" >&2
+  cargo build --package gantry-daemon --bin gantry --package gantry-query-worker --bin gantry-query --profile "$profile" "$@" >&2
   install_program "$CARGO_TARGET_DIR/$directory/gantry" gantry
+  install_program "$CARGO_TARGET_DIR/$directory/gantry-query" gantry-query
+  install_program "$DUCKDB_LIB_DIR/libduckdb.so" libduckdb.so
 }
 
 case "$what" in

@@ -1,4 +1,4 @@
-//! Frames of the supervisor socket: `u32` big-endian length, then one protobuf message.
+//! Frames of the supervisor socket and of query processes: `u32` big-endian length, then one protobuf message.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -11,10 +11,12 @@ const HEADER_BYTES: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The announced or actual length is past the limit.
-    #[error("frame of {got_bytes} bytes is larger than the limit of {FRAME_BYTES_MAX} bytes")]
+    #[error("frame of {got_bytes} bytes is larger than the limit of {max_bytes} bytes")]
     TooLarge {
         /// Length of the frame.
         got_bytes: usize,
+        /// Longest frame there.
+        max_bytes: usize,
     },
     /// The body is not the expected message.
     #[error("frame does not decode")]
@@ -26,10 +28,21 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLarge`]; nothing is appended then.
 pub fn encode<M: Message>(message: &M, out: &mut BytesMut) -> Result<(), FrameError> {
+    encode_within(FRAME_BYTES_MAX, message, out)
+}
+
+/// [`encode`] where frames may have `max_bytes`.
+///
+/// # Errors
+/// [`FrameError::TooLarge`]; nothing is appended then.
+pub fn encode_within<M: Message>(max_bytes: usize, message: &M, out: &mut BytesMut) -> Result<(), FrameError> {
     let length = message.encoded_len();
-    let header = u32::try_from(length).ok().filter(|_| length <= FRAME_BYTES_MAX);
+    let header = u32::try_from(length).ok().filter(|_| length <= max_bytes);
     let Some(header) = header else {
-        return Err(FrameError::TooLarge { got_bytes: length });
+        return Err(FrameError::TooLarge {
+            got_bytes: length,
+            max_bytes,
+        });
     };
     out.reserve(HEADER_BYTES + length);
     out.put_u32(header);
@@ -43,12 +56,23 @@ pub fn encode<M: Message>(message: &M, out: &mut BytesMut) -> Result<(), FrameEr
 /// # Errors
 /// As soon as the header announces too much, before any of it is buffered, or when the body does not decode.
 pub fn decode<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, FrameError> {
+    decode_within(FRAME_BYTES_MAX, buffer)
+}
+
+/// [`decode`] where frames may have `max_bytes`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within<M: Message + Default>(max_bytes: usize, buffer: &mut BytesMut) -> Result<Option<M>, FrameError> {
     let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };
     let length = u32::from_be_bytes(*header) as usize;
-    if length > FRAME_BYTES_MAX {
-        return Err(FrameError::TooLarge { got_bytes: length });
+    if length > max_bytes {
+        return Err(FrameError::TooLarge {
+            got_bytes: length,
+            max_bytes,
+        });
     }
     if buffer.len() < HEADER_BYTES + length {
         buffer.reserve(HEADER_BYTES + length - buffer.len());

@@ -111,6 +111,54 @@ pub const IDEMPOTENCY_TTL_MS: u64 = 24 * 3_600_000;
 /// Length of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// SQL of one query: what a person writes, and a program generates for a chart.
+pub const QUERY_SQL_BYTES_MAX: usize = 64 << 10;
+
+/// Parameters of one query.
+pub const QUERY_PARAMETERS_MAX: usize = 256;
+
+/// Rows of an answer when the caller does not say: what a terminal shows.
+pub const QUERY_ROWS_DEFAULT: u64 = 1_000;
+
+/// Rows of an answer at most. A query aggregates; copying history out is what the archive's own files are for.
+pub const QUERY_ROWS_MAX: u64 = 100_000;
+
+/// Rows of an answer, as JSON. The daemon holds an answer in memory while it is sent.
+pub const QUERY_ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// One row of an answer, as JSON: with its frame's envelope it fits [`QUERY_FRAME_BYTES_MAX`].
+pub const QUERY_ROW_BYTES_MAX: usize = 4 << 20;
+
+/// One frame between the daemon and a query process: a row of the journal with its largest payload, or a row of an answer.
+pub const QUERY_FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// Time of a query, all in all, when the caller does not say.
+pub const QUERY_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+
+/// Longest time of a query: below the 30 s after which the gateway gives up a request.
+pub const QUERY_TIMEOUT_MS_MAX: u64 = 25_000;
+
+/// Memory that `DuckDB` may use for one query. It keeps to that for tables and sorts, but not for single values, hence the next one.
+pub const QUERY_MEMORY_BYTES: u64 = 256 << 20;
+
+/// What a query's process may have above [`QUERY_MEMORY_BYTES`] before the kernel refuses it memory: code's data, stacks, buffers, an answer's row.
+pub const QUERY_PROCESS_MEMORY_BYTES: u64 = 128 << 20;
+
+/// Queries that run at once. Each may use a core and [`QUERY_MEMORY_BYTES`]; more get `overloaded`.
+pub const QUERIES_MAX: usize = 4;
+
+/// Queries of one tenant that run at once: nobody takes all of [`QUERIES_MAX`].
+pub const QUERIES_PER_TENANT_MAX: usize = 2;
+
+/// Sealed objects that one query reads: their names fit a frame, and opening one costs about a millisecond.
+pub const QUERY_OBJECTS_MAX: usize = 4_096;
+
+/// Sealed objects kept on local disk for queries, all tenants together; also what one query may read. The oldest used go first.
+pub const QUERY_CACHE_BYTES_MAX: u64 = 2 << 30;
+
+/// Rows of workflows that are not sealed, as they go to a query's process. They are in its memory.
+pub const QUERY_TAIL_BYTES_MAX: usize = 64 << 20;
+
 /// Heartbeat of a node.
 pub const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
 
@@ -156,3 +204,12 @@ const _: () = assert!(
     "a lease outlives two lost heartbeats"
 );
 const _: () = assert!(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX);
+const _: () = assert!(QUERY_ROWS_DEFAULT <= QUERY_ROWS_MAX && QUERY_TIMEOUT_MS_DEFAULT <= QUERY_TIMEOUT_MS_MAX);
+const _: () = assert!(
+    QUERY_ROW_BYTES_MAX * 2 <= QUERY_FRAME_BYTES_MAX,
+    "a row of an answer fits a frame"
+);
+const _: () = assert!(
+    (QUERY_TAIL_BYTES_MAX as u64) < QUERY_MEMORY_BYTES,
+    "unsealed rows leave room to work with them"
+);

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crate, and those of ours that it may depend on. `gantry-daemon` wires everything and `gantry-tests` tries everything; both may know all.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("gantry-proto", &[]),
     ("gantry-supervisor", &["gantry-proto"]),
     ("gantry-fleet-manager", &["gantry-proto"]),
@@ -19,6 +19,11 @@ const ALLOWED: [(&str, &[&str]); 10] = [
         "gantry-coordinator",
         &["gantry-engine", "gantry-directory", "gantry-proto"],
     ),
+    ("gantry-query", &["gantry-journal", "gantry-proto"]),
+    (
+        "gantry-query-worker",
+        &["gantry-proto", "gantry-query", "gantry-journal"],
+    ),
     (
         "gantry-gateway",
         &["gantry-engine", "gantry-directory", "gantry-events", "gantry-proto"],
@@ -27,7 +32,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
 const KNOWS_ALL: [&str; 2] = ["gantry-daemon", "gantry-tests"];
 
 /// A dependency that one crate of ours alone may have, and why.
-const ALONE: [(&str, &str, &str); 3] = [
+const ALONE: [(&str, &str, &str); 4] = [
     (
         "bollard",
         "gantry-fleet-manager",
@@ -38,6 +43,7 @@ const ALONE: [(&str, &str, &str); 3] = [
         "gantry-journal",
         "storage engines stay behind the journal's `Store`",
     ),
+    ("duckdb", "gantry-query-worker", "DuckDB runs in a process of its own"),
     ("sqlx", "gantry-directory", "SQL stays behind the directory's trait"),
 ];
 

@@ -79,3 +79,26 @@ fn librocksdb_in_the_cache_is_the_version_that_the_workspace_names() {
         "deploy/lib/rocksdb.sh builds {built}, which Cargo.toml does not pin: headers and library must belong together"
     );
 }
+
+#[test]
+fn libduckdb_in_the_cache_is_the_version_that_the_workspace_names() {
+    let script = fs::read_to_string(repository().join("deploy/lib/duckdb.sh")).expect("duckdb.sh");
+    let fetched = script
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION=\""))
+        .and_then(|rest| rest.split('"').next())
+        .expect("VERSION");
+    // The crate's version is 1.<library's version as one number>.<patch>: 1.10506 is 1.5.6.
+    let parts: Vec<u32> = fetched.split('.').map(|part| part.parse().expect("a number")).collect();
+    let wanted = format!("duckdb = {{ version = \"=1.{}{:02}{:02}.", parts[0], parts[1], parts[2]);
+    let manifest = fs::read_to_string(repository().join("Cargo.toml")).expect("Cargo.toml");
+    assert!(
+        manifest.contains(&wanted),
+        "deploy/lib/duckdb.sh fetches {fetched}, which Cargo.toml does not pin: bindings and library must belong together"
+    );
+    let build = fs::read_to_string(repository().join("platform/query/worker/build.rs")).expect("build.rs");
+    assert!(
+        build.contains(&format!("duckdb/{fetched}-")),
+        "platform/query/worker/build.rs looks for another version"
+    );
+}
