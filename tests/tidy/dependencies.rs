@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crate, and those of ours that it may depend on. `gantry-daemon` wires everything and `gantry-tests` tries everything; both may know all.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("gantry-proto", &[]),
     ("gantry-supervisor", &["gantry-proto"]),
     ("gantry-fleet-manager", &["gantry-proto"]),

@@ -121,7 +121,7 @@ pub static EVENTS: Table = Table {
         must("workflow_id", Text, "which workflow"),
         must("partition", I64, "whose log"),
         must("position", I64, "position in the partition's log"),
-        must("at", TimestampMs, "when it was decided"),
+        must("recorded_at", TimestampMs, "when it was decided"),
         must("kind", Text, "kind of record"),
         may("task_id", Text, "which task"),
         may("task_name", Text, "name of the task"),
@@ -172,7 +172,7 @@ pub static USAGE: Table = Table {
         must("step", I64, "position of the step"),
         must("attempt", I64, "number of the try"),
         must("node_id", Text, "where"),
-        must("at", TimestampMs, "end of the process"),
+        must("ended_at", TimestampMs, "end of the process"),
         must("wall_ms", I64, "time between start and end of the process"),
         must(
             "cpu_us",
