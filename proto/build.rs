@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "SandboxId",
         "ArtifactId",
         "PrincipalId",
+        "UploadId",
     ] {
         builder = builder.extern_path(format!(".gantry.v1.{id}"), format!("crate::ids::{id}"));
     }

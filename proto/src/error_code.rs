@@ -68,6 +68,10 @@ codes! {
     ContentErased = "content-erased", "The content was erased";
     /// A legal hold keeps the workflow.
     LegalHold = "legal-hold", "A legal hold keeps the workflow";
+    /// A definition takes an upload that is not there: unknown, expired, deleted, or another tenant's.
+    UploadMissing = "upload-missing", "There is no such upload";
+    /// The tenant's uploads have reached their number or size.
+    UploadQuota = "upload-quota", "No room for further uploads";
     /// A queue is full; try again.
     Overloaded = "overloaded", "Too much at once";
     /// The journal cannot be written or read now.

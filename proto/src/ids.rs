@@ -261,6 +261,8 @@ ids! {
     SandboxId = "sbx";
     /// A named, hashed output in object storage.
     ArtifactId = "art";
+    /// A file that a client stored for workflows to come.
+    UploadId = "upl";
     /// Who did something: an API key (`key_`), or the system itself.
     PrincipalId = "key";
     /// A token that lets nodes join.

@@ -69,6 +69,24 @@ pub const ARTIFACT_BYTES_MAX: u64 = 4 << 30;
 /// All artifacts of one step attempt.
 pub const ARTIFACTS_BYTES_MAX: u64 = 16 << 30;
 
+/// One upload: what a person sends in one request without a protocol to resume it.
+pub const UPLOAD_BYTES_MAX: u64 = 1 << 30;
+
+/// Uploads of one tenant that have not expired; a list of them needs no pages.
+pub const UPLOADS_PER_TENANT_MAX: usize = 500;
+
+/// Bytes of all of a tenant's uploads: they take the server's disk until they expire.
+pub const UPLOADS_PER_TENANT_BYTES_MAX: u64 = 8 << 30;
+
+/// Uploads that are received at once; more are told to come back.
+pub const UPLOADS_AT_ONCE_MAX: usize = 16;
+
+/// How long an upload is kept, unless the sender says a shorter time: long enough to use it in the same working day.
+pub const UPLOAD_TTL_MS_MAX: u64 = 24 * 3_600_000;
+
+/// Uploads that one definition takes, all together: they are copied while its submitter waits, who is not kept longer than half a minute.
+pub const SUBMIT_UPLOADS_BYTES_MAX: u64 = 1 << 30;
+
 /// Directory entries that a capture walks before it gives up.
 pub const CAPTURE_ENTRIES_MAX: usize = 2_000_000;
 
@@ -199,6 +217,10 @@ const _: () = assert!(
     "all report files fit one exit frame"
 );
 const _: () = assert!(OUTPUT_LIMIT_BYTES_DEFAULT <= OUTPUT_LIMIT_BYTES_MAX);
+const _: () = assert!(
+    UPLOAD_BYTES_MAX <= ARTIFACT_BYTES_MAX && UPLOAD_BYTES_MAX <= SUBMIT_UPLOADS_BYTES_MAX,
+    "every upload can become the artifact of a workflow"
+);
 const _: () = assert!(
     LEASE_MS_DEFAULT >= 3 * HEARTBEAT_MS_DEFAULT,
     "a lease outlives two lost heartbeats"

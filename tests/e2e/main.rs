@@ -16,6 +16,7 @@ mod retry;
 mod sample;
 mod sse;
 mod submit;
+mod uploads;
 
 use std::time::Duration;
 

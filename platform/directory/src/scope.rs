@@ -53,6 +53,8 @@ names! {
         Artifact = "artifact",
         /// Versioned definitions.
         Playbook = "playbook",
+        /// Files that clients store for workflows to come.
+        Upload = "upload",
         /// Container hosts.
         Node = "node",
         /// API keys.
@@ -87,6 +89,8 @@ names! {
         Drain = "drain",
         /// Ends a credential.
         Revoke = "revoke",
+        /// Erases one.
+        Delete = "delete",
     }
 }
 
@@ -125,6 +129,10 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Playbook, Verb::Validate, EVERYBODY),
     grant(Resource::Playbook, Verb::Create, OPERATORS),
     grant(Resource::Playbook, Verb::Archive, OPERATORS),
+    grant(Resource::Upload, Verb::List, EVERYBODY),
+    grant(Resource::Upload, Verb::Get, EVERYBODY),
+    grant(Resource::Upload, Verb::Create, OPERATORS),
+    grant(Resource::Upload, Verb::Delete, OPERATORS),
     grant(Resource::Node, Verb::List, EVERYBODY),
     grant(Resource::Node, Verb::Get, EVERYBODY),
     grant(Resource::Node, Verb::Drain, OPERATORS),

@@ -7,7 +7,7 @@ use gantry_journal::{LogReader, ReadError, Store};
 use gantry_proto::{PartitionId, WorkflowId};
 
 use crate::core::apply::{ApplyError, Place, apply};
-use crate::core::rows::{IdempotencyRow, NodeRow};
+use crate::core::rows::{IdempotencyRow, NodeRow, UploadRow};
 use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
 use crate::inspect;
@@ -199,6 +199,15 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
             .keys()
             .map(|id| format!("node {id} (key tenant {})", node_tenant())),
     );
+    let mut uploads_left = state.uploads.clone();
+    walk(store, &keys::all_of(Kind::Upload, partition), |_, value| {
+        let row: UploadRow = decode("an upload row", value)?;
+        if uploads_left.remove(&row.id).as_ref() != Some(&row) {
+            wrong.push(format!("upload {}", row.id));
+        }
+        Ok(())
+    })?;
+    wrong.extend(uploads_left.keys().map(|id| format!("upload {id}")));
     match wrong.into_iter().next() {
         Some(what) => Err(differs(what, "row and log disagree")),
         None => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::response::Response;
 use gantry_directory::{Resource, Verb};
@@ -56,6 +57,8 @@ pub(crate) struct Operation {
     pub(crate) body: Vec<Content>,
     pub(crate) body_required: bool,
     pub(crate) responses: Vec<(u16, Vec<Content>)>,
+    /// Instead of the gateway's own limit: for requests whose body takes its time.
+    pub(crate) time_limit: Option<Duration>,
     pub(crate) handler: Handler,
 }
 
@@ -117,6 +120,7 @@ impl Operation {
             body: Vec::new(),
             body_required: false,
             responses: Vec::new(),
+            time_limit: None,
             handler,
         }
     }
@@ -144,6 +148,11 @@ impl Operation {
 
     pub(crate) fn returns(mut self, status: u16, content: &[Content]) -> Self {
         self.responses.push((status, content.to_vec()));
+        self
+    }
+
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
         self
     }
 

@@ -14,7 +14,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
     use ErrorCode as C;
     match code {
         C::InvalidRequest => StatusCode::BAD_REQUEST,
-        C::InvalidDefinition | C::InvalidParameters => StatusCode::UNPROCESSABLE_ENTITY,
+        C::InvalidDefinition | C::InvalidParameters | C::UploadMissing => StatusCode::UNPROCESSABLE_ENTITY,
         C::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         C::Unauthenticated => StatusCode::UNAUTHORIZED,
         C::Forbidden => StatusCode::FORBIDDEN,

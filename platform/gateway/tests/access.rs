@@ -41,6 +41,11 @@ const EXPECTED: &[(&str, &str)] = &[
     ("get_playbook_definition", "read"),
     ("get_playbook_outline", "read"),
     ("diff_playbook", "read"),
+    ("create_upload", "operate"),
+    ("list_uploads", "read"),
+    ("get_upload", "read"),
+    ("download_upload", "read"),
+    ("delete_upload", "operate"),
     ("list_nodes", "read"),
     ("get_node", "read"),
     ("drain_node", "operate"),
@@ -70,6 +75,7 @@ fn rank(scope: &str) -> usize {
 fn path(world: &World, operation: &OperationInfo) -> String {
     let id = match operation.id {
         "get_node" | "drain_node" => node_id().to_string(),
+        "get_upload" | "download_upload" | "delete_upload" => upload_id().to_string(),
         // Revoking something that exists would change the world under the test's feet.
         "revoke_key" => "key_00000000000070008000000000000000".to_owned(),
         "revoke_node_token" => "ntok_00000000000070008000000000000000".to_owned(),
@@ -84,6 +90,11 @@ fn path(world: &World, operation: &OperationInfo) -> String {
         .replace("{step}", "compile")
         .replace("{artifact}", &artifact_id().to_string())
         .replace("{code}", "not-found")
+        + if operation.id == "create_upload" {
+            "?name=data.csv"
+        } else {
+            ""
+        }
 }
 
 fn body(operation: &OperationInfo) -> Value {

@@ -1,10 +1,11 @@
-//! Artifacts and uploads in object storage, sealed under the workflow's data key.
+//! Artifacts and uploads in object storage, sealed under the data key of the workflow or upload that owns them.
 //!
 //! An object is a header and frames of a fixed plain size, so that a range can be read without the rest. Each frame is sealed with its place: tenant,
-//! workflow, artifact, index, and whether it is the last one. A frame that is exchanged, moved, or missing at the end does not open.
+//! owner, artifact, index, and whether it is the last one. A frame that is exchanged, moved, or missing at the end does not open.
 
 mod frames;
 mod reader;
+mod staging;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, pin_mut};
-use gantry_proto::{ArtifactId, TenantId, WorkflowId};
+use gantry_proto::{ArtifactId, TenantId, UploadId, WorkflowId};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _};
@@ -23,6 +24,7 @@ use self::frames::{FRAME_PLAIN_BYTES, FrameSealer};
 use crate::data_key::DataKey;
 use crate::durable_fs;
 use crate::keyring::SealError;
+use crate::owner::ContentOwner;
 
 pub use self::reader::BlobReader;
 
@@ -81,13 +83,21 @@ pub enum BlobError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlobKey {
     tenant: TenantId,
-    workflow: WorkflowId,
+    owner: ContentOwner,
     id: ArtifactId,
 }
 
 impl BlobKey {
     fn path(&self) -> ObjectPath {
-        ObjectPath::from(format!("{}/{}/{}", self.tenant, self.workflow, self.id))
+        ObjectPath::from(format!("{}/{}", directory(self.tenant, self.owner), self.id))
+    }
+}
+
+/// Where all objects of an owner are.
+fn directory(tenant: TenantId, owner: ContentOwner) -> String {
+    match owner {
+        ContentOwner::Workflow(_) => format!("{tenant}/{owner}"),
+        ContentOwner::Upload(_) => format!("{}/{tenant}/{owner}", staging::UPLOADS),
     }
 }
 
@@ -95,7 +105,7 @@ impl BlobKey {
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     store: Arc<dyn ObjectStore>,
-    /// Where the objects are files, so that empty directories go with a workflow.
+    /// Where the objects are files, so that empty directories go with their owner.
     local: Option<PathBuf>,
 }
 
@@ -126,7 +136,7 @@ impl BlobStore {
     pub async fn put_stream<S>(
         &self,
         tenant: TenantId,
-        workflow: WorkflowId,
+        owner: impl Into<ContentOwner>,
         id: ArtifactId,
         data_key: &DataKey,
         stream: S,
@@ -135,7 +145,8 @@ impl BlobStore {
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
-        let key = BlobKey { tenant, workflow, id };
+        let owner = owner.into();
+        let key = BlobKey { tenant, owner, id };
         let mut upload = timed(self.store.put_multipart(&key.path())).await?;
         let done = self.upload(&key, data_key, stream, limit_bytes, upload.as_mut()).await;
         if done.is_err()
@@ -192,14 +203,15 @@ impl BlobStore {
     pub async fn get_stream(
         &self,
         tenant: TenantId,
-        workflow: WorkflowId,
+        owner: impl Into<ContentOwner>,
         id: ArtifactId,
         data_key: &DataKey,
         range: Option<std::ops::Range<u64>>,
     ) -> Result<BlobReader, BlobError> {
+        let owner = owner.into();
         BlobReader::open(
             Arc::clone(&self.store),
-            BlobKey { tenant, workflow, id },
+            BlobKey { tenant, owner, id },
             data_key.clone(),
             range,
         )
@@ -211,7 +223,20 @@ impl BlobStore {
     /// # Errors
     /// When the store refuses; some may be left, and repeating is right.
     pub async fn delete_workflow(&self, tenant: TenantId, workflow: WorkflowId) -> Result<(), BlobError> {
-        let prefix = ObjectPath::from(format!("{tenant}/{workflow}"));
+        self.delete_all(tenant, workflow.into()).await
+    }
+
+    /// Removes all blobs of an upload. Repeating is harmless.
+    ///
+    /// # Errors
+    /// When the store refuses; some may be left, and repeating is right.
+    pub async fn delete_upload(&self, tenant: TenantId, upload: UploadId) -> Result<(), BlobError> {
+        self.delete_all(tenant, upload.into()).await
+    }
+
+    async fn delete_all(&self, tenant: TenantId, owner: ContentOwner) -> Result<(), BlobError> {
+        let directory = directory(tenant, owner);
+        let prefix = ObjectPath::from(directory.as_str());
         let mut listed = self.store.list(Some(&prefix));
         while let Some(meta) = timed_next(&mut listed).await {
             match timed(self.store.delete(&meta?.location)).await {
@@ -220,10 +245,10 @@ impl BlobStore {
             }
         }
         let Some(root) = self.local.clone() else { return Ok(()) };
-        let dir = root.join(tenant.to_string());
+        let dir = root.join(directory);
         let remove = move || -> io::Result<()> {
-            match std::fs::remove_dir_all(dir.join(workflow.to_string())) {
-                Ok(()) => durable_fs::sync_dir(&dir),
+            match std::fs::remove_dir_all(&dir) {
+                Ok(()) => durable_fs::sync_dir(dir.parent().unwrap_or(&root)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             }
@@ -240,8 +265,8 @@ fn remove_partial(dir: &Path, depth: usize) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            // <tenant>/<workflow>/<artifact>
-            if depth < 2 {
+            // <tenant>/<workflow>/<artifact>, uploads/<tenant>/<upload>/<artifact>
+            if depth < 3 {
                 remove_partial(&entry.path(), depth + 1)?;
             }
         } else if entry.file_name().as_encoded_bytes().contains(&b'#') {

@@ -4,7 +4,7 @@
 //! the tenant, because a partition's log is read in sequence whoever it belongs to.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId};
+use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, UploadId, WorkflowId};
 
 use crate::store::prefix_end;
 
@@ -42,6 +42,8 @@ pub enum Kind {
     Erased = 0x44,
     /// A workflow whose blobs, segments or key bytes are still to be destroyed.
     Destroy = 0x45,
+    /// An upload row.
+    Upload = 0x50,
 }
 
 /// A range of keys, `from..to`.
@@ -291,6 +293,18 @@ pub fn tenant_of(kind: Kind, partition: PartitionId, tenant: TenantId) -> KeyRan
     KeyRange::of_prefix(with_ids(kind, partition, &[tenant.as_bytes()]))
 }
 
+/// An upload row.
+#[must_use]
+pub fn upload(partition: PartitionId, tenant: TenantId, upload: UploadId) -> Bytes {
+    with_ids(Kind::Upload, partition, &[tenant.as_bytes(), upload.as_bytes()])
+}
+
+/// All upload rows of a tenant in a partition, oldest first.
+#[must_use]
+pub fn uploads_of(partition: PartitionId, tenant: TenantId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(Kind::Upload, partition, &[tenant.as_bytes()]))
+}
+
 /// Every key of a kind in a partition, of all tenants: for recovery, never to answer a request.
 #[must_use]
 pub fn all_of(kind: Kind, partition: PartitionId) -> KeyRange {
@@ -388,6 +402,12 @@ pub enum Parsed {
         tenant: TenantId,
         workflow: WorkflowId,
     },
+    /// See [`upload`].
+    Upload {
+        partition: PartitionId,
+        tenant: TenantId,
+        upload: UploadId,
+    },
 }
 
 struct Cursor<'a>(&'a [u8]);
@@ -404,6 +424,17 @@ impl Cursor<'_> {
     }
 }
 
+/// The tenant comes last here.
+fn parse_log(mut rest: Cursor<'_>, partition: PartitionId) -> Option<Parsed> {
+    let first_seq = rest.u64()?;
+    let tenant = TenantId::from_bytes(rest.take()?);
+    rest.0.is_empty().then_some(Parsed::Log {
+        partition,
+        first_seq,
+        tenant,
+    })
+}
+
 /// Takes a key apart; `None` when it is not one of the layouts above, the store's own keys included.
 #[must_use]
 pub fn parse(key: &[u8]) -> Option<Parsed> {
@@ -411,13 +442,7 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
     let [kind] = rest.take::<1>()?;
     let partition = PartitionId::new(u16::from_be_bytes(rest.take()?))?;
     if kind == Kind::Log as u8 {
-        let first_seq = rest.u64()?;
-        let tenant = TenantId::from_bytes(rest.take()?);
-        return rest.0.is_empty().then_some(Parsed::Log {
-            partition,
-            first_seq,
-            tenant,
-        });
+        return parse_log(rest, partition);
     }
     let tenant = TenantId::from_bytes(rest.take()?);
     if kind == Kind::Archive as u8 {
@@ -504,6 +529,11 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
             tenant,
             workflow: WorkflowId::from_bytes(id()?),
         },
+        k if k == Kind::Upload as u8 => Parsed::Upload {
+            partition,
+            tenant,
+            upload: UploadId::from_bytes(id()?),
+        },
         _ => return None,
     };
     rest.0.is_empty().then_some(parsed)
@@ -573,221 +603,4 @@ pub mod meta {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn p(index: u16) -> PartitionId {
-        PartitionId::new(index).unwrap()
-    }
-
-    fn tenant(n: u8) -> TenantId {
-        TenantId::from_bytes([n; 16])
-    }
-
-    fn wf(n: u8) -> WorkflowId {
-        WorkflowId::from_bytes([n; 16])
-    }
-
-    #[test]
-    #[allow(clippy::too_many_lines)] // a table
-    fn keys_round_trip() {
-        let task_id = TaskId::from_bytes([9; 16]);
-        let node_id = NodeId::from_bytes([8; 16]);
-        let (partition, t, w) = (p(4095), tenant(3), wf(4));
-        let cases = [
-            (
-                log(partition, u64::MAX, t),
-                Parsed::Log {
-                    partition,
-                    first_seq: u64::MAX,
-                    tenant: t,
-                },
-            ),
-            (
-                data_key(partition, t, w),
-                Parsed::DataKey {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                },
-            ),
-            (
-                workflow(partition, t, w),
-                Parsed::Workflow {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                },
-            ),
-            (
-                task(partition, t, w, task_id),
-                Parsed::Task {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                    task: task_id,
-                },
-            ),
-            (
-                active(partition, t, w),
-                Parsed::Active {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                },
-            ),
-            (
-                timeline(partition, t, w, 7),
-                Parsed::Timeline {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                    first_seq: 7,
-                },
-            ),
-            (
-                idempotency(partition, t, &[5; 32]),
-                Parsed::Idempotency {
-                    partition,
-                    tenant: t,
-                    key_hash: [5; 32],
-                },
-            ),
-            (
-                node(partition, t, node_id),
-                Parsed::Node {
-                    partition,
-                    tenant: t,
-                    node: node_id,
-                },
-            ),
-            (
-                archive(partition, t, 5, 20_000, 3, 17, 2),
-                Parsed::Archive {
-                    partition,
-                    tenant: t,
-                    table: 5,
-                    day: 20_000,
-                    epoch: 3,
-                    from_seq: 17,
-                    generation: 2,
-                },
-            ),
-            (sealed(partition, t), Parsed::Sealed { partition, tenant: t }),
-            (
-                ended(partition, t, 9, w),
-                Parsed::Ended {
-                    partition,
-                    tenant: t,
-                    end_seq: 9,
-                    workflow: w,
-                },
-            ),
-            (
-                hold(partition, t, w),
-                Parsed::Hold {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                },
-            ),
-            (
-                erased(partition, t, w),
-                Parsed::Erased {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                },
-            ),
-            (
-                destroy(partition, t, w),
-                Parsed::Destroy {
-                    partition,
-                    tenant: t,
-                    workflow: w,
-                },
-            ),
-        ];
-        for (key, parsed) in cases {
-            assert_eq!(parse(&key), Some(parsed));
-            assert!(belongs_to(&key, partition) && !belongs_to(&key, p(1)));
-            assert_eq!(parse(&key[..key.len() - 1]), None, "short {parsed:?}");
-            let mut long = key.to_vec();
-            long.push(0);
-            assert_eq!(parse(&long), None, "long {parsed:?}");
-        }
-        assert_eq!(parse(&meta::epoch(p(1))), None);
-        assert!(!belongs_to(&meta::epoch(p(1)), p(1)));
-    }
-
-    #[test]
-    fn log_order_is_partition_then_sequence_whatever_the_tenant() {
-        let mut keys = [
-            log(p(2), 1, tenant(0)),
-            log(p(1), 256, tenant(0)),
-            log(p(1), 255, tenant(9)),
-            log(p(1), 2, tenant(5)),
-            log(p(1), 1, tenant(200)),
-        ];
-        keys.sort();
-        let order: Vec<_> = keys.iter().map(|key| parse(key).unwrap()).collect();
-        let seqs: Vec<_> = order
-            .iter()
-            .map(|parsed| match parsed {
-                Parsed::Log {
-                    partition, first_seq, ..
-                } => (partition.index(), *first_seq),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(seqs, [(1, 1), (1, 2), (1, 255), (1, 256), (2, 1)]);
-    }
-
-    #[test]
-    fn ranges_hold_their_own_and_nothing_else() {
-        let range = log_from(p(1), 5);
-        let inside = |range: &KeyRange, key: &Bytes| range.from <= *key && *key < range.to;
-        assert!(inside(&range, &log(p(1), 5, tenant(0))) && inside(&range, &log(p(1), u64::MAX, tenant(255))));
-        assert!(!inside(&range, &log(p(1), 4, tenant(255))) && !inside(&range, &log(p(2), 5, tenant(0))));
-
-        let through = log_through(p(1), 5);
-        assert!(inside(&through, &log(p(1), 5, tenant(255))) && !inside(&through, &log(p(1), 6, tenant(0))));
-        assert!(inside(&log_through(p(1), u64::MAX), &log(p(1), u64::MAX, tenant(255))));
-
-        let tasks = tasks_of(p(1), tenant(1), wf(1));
-        assert!(inside(
-            &tasks,
-            &task(p(1), tenant(1), wf(1), TaskId::from_bytes([255; 16]))
-        ));
-        assert!(!inside(
-            &tasks,
-            &task(p(1), tenant(1), wf(2), TaskId::from_bytes([0; 16]))
-        ));
-        assert!(!inside(
-            &tasks,
-            &task(p(1), tenant(2), wf(1), TaskId::from_bytes([0; 16]))
-        ));
-
-        let timeline_range = timeline_from(p(1), tenant(1), wf(255), 3);
-        assert!(inside(&timeline_range, &timeline(p(1), tenant(1), wf(255), u64::MAX)));
-        assert!(!inside(&timeline_range, &timeline(p(1), tenant(1), wf(255), 2)));
-        assert!(!inside(&timeline_range, &timeline(p(1), tenant(2), wf(0), 9)));
-
-        let rows = workflows_of(p(0xfff), tenant(0xff));
-        assert!(inside(&rows, &workflow(p(0xfff), tenant(0xff), wf(0xff))));
-        assert!(!inside(&rows, &data_key(p(0xfff), tenant(0xff), wf(0xff))));
-        assert!(inside(
-            &all_of(Kind::Active, p(3)),
-            &active(p(3), tenant(0xff), wf(0xff))
-        ));
-        assert!(!inside(&all_of(Kind::Active, p(3)), &active(p(4), tenant(0), wf(0))));
-    }
-
-    #[test]
-    fn timeline_values_round_trip() {
-        let offsets = vec![0, 1, 255, 65_535];
-        assert_eq!(timeline_offsets(&timeline_value(&offsets).unwrap()), Some(offsets));
-        assert_eq!(timeline_value(&[65_536]), None);
-        assert_eq!(timeline_offsets(&[1]), None);
-    }
-}
+mod tests;

@@ -28,6 +28,7 @@ pub mod host;
 pub mod keyring;
 pub mod keys;
 pub mod memory;
+pub mod owner;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 pub mod segments;
@@ -43,6 +44,7 @@ pub use data_key::DataKey;
 pub use file_keyring::FileKeyRing;
 pub use keyring::{KeyRing, SealError, WrappedKey};
 pub use memory::{CommitFault, MemoryStore};
+pub use owner::ContentOwner;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Loader, OpenError, RocksOptions, RocksStore, Snapshot};
 pub use segments::{Chunk, SegmentError, SegmentStore, StreamKey};

@@ -11,6 +11,7 @@ mod output;
 mod playbook;
 mod run;
 mod table;
+mod upload;
 mod workflow;
 
 use anyhow::Result;
@@ -82,6 +83,8 @@ enum Command {
     /// List and download artifacts
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
+    /// Store files for workflows to take as input, list and erase them
+    Upload(upload::UploadArgs),
     /// Manage API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -115,6 +118,7 @@ impl Cli {
             Command::Playbook(command) => playbook::run(command, &connection, form).await,
             Command::Logs(args) => logs::run(args, &connection).await,
             Command::Artifact(command) => artifact::run(command, &connection, form).await,
+            Command::Upload(args) => upload::run(args, &connection, form).await,
             Command::Key(command) => key::run(command, &connection, form).await,
             Command::Doctor(args) => doctor::run(args, form).await,
         }

@@ -1,7 +1,7 @@
 //! `gantry run`: submit a definition and follow it to its end.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use gantry_proto::limits;
@@ -9,7 +9,7 @@ use owo_colors::Stream;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Form, Usage, follow, output};
+use super::{Exit, Form, Usage, follow, output, upload};
 use crate::client::config::ConnectionArgs;
 use crate::client::model::{List, Submitted, Workflow};
 use crate::client::{Client, model};
@@ -29,6 +29,9 @@ pub(crate) struct RunArgs {
     /// Label `key=value`
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// Store a file and set the parameter `name` to its id: `name=path`
+    #[arg(long = "upload", value_name = "NAME=PATH")]
+    uploads: Vec<String>,
     /// Return as soon as the workflow is durable
     #[arg(long)]
     detach: bool,
@@ -42,9 +45,16 @@ pub(crate) struct RunArgs {
 
 pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
     let definition = args.file.as_ref().map(read).transpose().map_err(Usage)?;
-    let parameters = parameters(&args.params).map_err(Usage)?;
+    let mut parameters = parameters(&args.params).map_err(Usage)?;
+    let uploads = uploads(&args.uploads, &parameters).map_err(Usage)?;
     let labels = labels(&args.labels).map_err(Usage)?;
     let client = Client::new(connection.resolve()?)?;
+    for (name, file) in uploads {
+        // The same command sends the same file under the same key, and so names the same upload in the same submission.
+        let key = args.idempotency_key.as_ref().map(|key| format!("{key}/{name}"));
+        let id = upload::file(&client, Path::new(file), key).await?;
+        parameters.insert(name.to_owned(), Value::String(id));
+    }
     let mut request = client.request(Method::POST, "/workflows").json(
         &json!({"definition": definition, "playbook": args.playbook, "parameters": parameters, "labels": labels}),
     );
@@ -179,6 +189,24 @@ fn parameter(text: &str) -> Result<(String, Value)> {
     Ok((name.to_owned(), Value::String(value.to_owned())))
 }
 
+/// Parameters that are files, each given once and by no `-p`.
+fn uploads<'a>(given: &'a [String], parameters: &Map<String, Value>) -> Result<Vec<(&'a str, &'a str)>> {
+    let mut uploads: Vec<(&str, &str)> = Vec::with_capacity(given.len());
+    for text in given {
+        let Some((name, file)) = text
+            .split_once('=')
+            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
+        else {
+            bail!("`{text}` is not an upload: write name=path");
+        };
+        if parameters.contains_key(name) || uploads.iter().any(|(other, _)| *other == name) {
+            bail!("parameter `{name}` is given twice");
+        }
+        uploads.push((name, file));
+    }
+    Ok(uploads)
+}
+
 fn labels(given: &[String]) -> Result<Map<String, Value>> {
     given
         .iter()
@@ -192,6 +220,16 @@ fn labels(given: &[String]) -> Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uploads_are_parameters_too() {
+        let (a, b) = ("a=x=y".to_owned(), "b=/tmp/f".to_owned());
+        let given = [a.clone(), b];
+        assert_eq!(uploads(&given, &Map::new()).unwrap(), [("a", "x=y"), ("b", "/tmp/f")]);
+        assert!(uploads(&[a.clone(), a.clone()], &Map::new()).is_err());
+        assert!(uploads(&[a], &parameters(&["a=1".to_owned()]).unwrap()).is_err());
+        assert!(uploads(&["a=".to_owned()], &Map::new()).is_err());
+    }
 
     #[test]
     fn parameters_are_text_unless_json_is_asked_for() {

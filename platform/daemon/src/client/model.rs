@@ -164,6 +164,14 @@ pub(crate) struct Artifact {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Upload {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) expires_at_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) name: String,

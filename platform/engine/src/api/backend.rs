@@ -5,6 +5,7 @@ use futures_util::stream::BoxStream;
 pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
+use super::uploads::Uploads;
 use super::view::{DefinitionView, EventView, NodeView, Page, WorkflowState, WorkflowSummary, WorkflowView};
 
 /// Who asks: the tenant comes from the credential alone.
@@ -136,7 +137,7 @@ pub struct ArtifactBody {
 
 /// What gateways call. Reads serve only durable state; writes return when durable.
 #[async_trait::async_trait]
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: Uploads {
     /// Starts a workflow.
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 

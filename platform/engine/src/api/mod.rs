@@ -1,6 +1,7 @@
 //! What the engine offers and what it needs, as traits: direct calls in one process, gRPC when apart.
 //!
 //! - [`Backend`]: what gateways call.
+//! - [`Uploads`]: the part of it that is about files for workflows to come.
 //! - [`NodePort`]: what the coordinator calls on behalf of nodes.
 //! - [`Dispatcher`]: what the engine calls to borrow credits and to send out durable decisions; the coordinator implements it.
 //! - [`Observer`]: told after each durable change; the daemon connects it to the event bus.
@@ -8,9 +9,11 @@
 pub mod backend;
 pub mod dispatch;
 pub mod node_port;
+pub mod uploads;
 pub mod view;
 
 pub use backend::*;
 pub use dispatch::*;
 pub use node_port::*;
+pub use uploads::*;
 pub use view::*;

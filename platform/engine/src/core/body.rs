@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use gantry_proto::v1::Artifact;
+use gantry_proto::UploadId;
+use gantry_proto::v1::{Artifact, UploadTaken};
 use serde_json::{Map, Value};
 
 use crate::spec::definition::{Definition, WorkspaceSourceDef};
@@ -19,6 +20,8 @@ pub struct Body {
     pub needs: Vec<Vec<usize>>,
     /// Tasks that hand their workspaces over form a group, which one node runs; by task the group's number.
     pub groups: Vec<Option<usize>>,
+    /// The workflow's own copies of the uploads that it takes.
+    pub uploads: BTreeMap<UploadId, Artifact>,
 }
 
 /// What a completed step left.
@@ -56,7 +59,16 @@ impl Body {
             parameters,
             needs,
             groups,
+            uploads: BTreeMap::new(),
         }
+    }
+
+    /// With the copies of the uploads that the workflow takes.
+    #[must_use]
+    pub fn with_uploads(mut self, taken: &[UploadTaken]) -> Self {
+        let copies = taken.iter().map(|taken| (taken.upload, taken.artifact.clone()));
+        self.uploads = copies.collect();
+        self
     }
 
     /// Tasks that `task` needs, directly or not.

@@ -10,7 +10,7 @@ use super::body::Body;
 use super::state::{PartitionState, Task, TaskRef, Workflow};
 use super::trace::traceparent;
 use crate::spec;
-use crate::spec::definition::{InputDef, RunDef, StepDef, WorkspaceSourceDef};
+use crate::spec::definition::{InputDef, RunDef, StepDef, UploadInputDef, WorkspaceSourceDef};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -248,6 +248,13 @@ fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v
     let mut inputs = Vec::new();
     for input in wanted {
         let refused = |message: String| PlanFault::new(ErrorCode::ArtifactRefused, message);
+        let input = match input {
+            InputDef::Upload(input) => {
+                inputs.push(upload(body, input).map_err(refused)?);
+                continue;
+            }
+            InputDef::Artifacts(input) => input,
+        };
         let glob = globset::GlobBuilder::new(&input.artifact)
             .literal_separator(true)
             .build()
@@ -302,6 +309,20 @@ fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v
         }
     }
     Ok(inputs)
+}
+
+/// An upload as input: the workflow's own copy of it.
+fn upload(body: &Body, input: &UploadInputDef) -> Result<v1::InputPlan, String> {
+    let id = spec::upload_of(&input.upload, &body.parameters)?;
+    let copies = body.uploads.get(&id);
+    let copy = copies.ok_or_else(|| format!("the workflow was submitted without a copy of upload `{id}`"))?;
+    Ok(v1::InputPlan {
+        artifact: copy.id,
+        path: input.path.clone(),
+        sha256: copy.sha256.clone(),
+        size_bytes: copy.size_bytes,
+        mode: None,
+    })
 }
 
 /// The workflow's own outputs, once every task has completed.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use gantry_proto::v1::{EndCause, Fault, Label, PlaybookRef, WaitKind};
-use gantry_proto::{NodeId, PrincipalId, SandboxId, TaskId, TenantId, WorkflowId};
+use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, TaskId, TenantId, UploadId, WorkflowId};
 
 use crate::api::StepState;
 use crate::lifecycle::node::NodeState;
@@ -274,6 +274,41 @@ pub struct IdempotencyRow {
     /// When it is forgotten.
     #[prost(uint64, required, tag = "3")]
     pub expires_at_ms: u64,
+}
+
+/// An upload that has not ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UploadRow {
+    /// Id.
+    #[prost(message, required, tag = "1")]
+    pub id: UploadId,
+    /// Whose it is.
+    #[prost(message, required, tag = "2")]
+    pub tenant: TenantId,
+    /// The object that holds it.
+    #[prost(message, required, tag = "3")]
+    pub content: ArtifactId,
+    /// Size.
+    #[prost(uint64, required, tag = "4")]
+    pub size_bytes: u64,
+    /// Who sent it.
+    #[prost(message, required, tag = "5")]
+    pub by: PrincipalId,
+    /// When it was stored.
+    #[prost(uint64, required, tag = "6")]
+    pub created_at_ms: u64,
+    /// When it is forgotten.
+    #[prost(uint64, required, tag = "7")]
+    pub expires_at_ms: u64,
+    /// Position of the record with name and digest.
+    #[prost(uint64, required, tag = "8")]
+    pub created_seq: u64,
+    /// Hash of the idempotency key that it was sent with.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub key_hash: Option<Bytes>,
+    /// Hash of what was sent with that key.
+    #[prost(bytes = "bytes", optional, tag = "10")]
+    pub request_hash: Option<Bytes>,
 }
 
 impl AttemptRow {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId, limits};
+use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, UploadId, WorkflowId, limits};
 
 use super::body::{Body, StepResultBody};
 use super::keep::{ErasedRow, HoldRow};
-use super::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
+use super::rows::{IdempotencyRow, NodeRow, TaskRow, UploadRow, WorkflowRow};
 use crate::spec::definition::TaskDef;
 
 /// Lengths that decisions use; the same for every partition of a process.
@@ -85,6 +85,8 @@ pub enum Timer {
     Task(TaskRef),
     /// An idempotency key is forgotten.
     Idempotency(IdempotencyRef),
+    /// An upload expires.
+    Upload(UploadId),
 }
 
 /// What has changed since the last batch, so that exactly those rows are written.
@@ -98,6 +100,8 @@ pub struct Dirty {
     pub nodes: BTreeSet<NodeId>,
     /// Idempotency rows.
     pub idempotency: BTreeSet<IdempotencyRef>,
+    /// Upload rows.
+    pub uploads: BTreeSet<(TenantId, UploadId)>,
     /// Submitted since: they enter the active index.
     pub begun: BTreeSet<WorkflowId>,
     /// Ended since: they leave the active index, and memory once that is durable.
@@ -131,6 +135,8 @@ pub struct PartitionState {
     pub timers: BTreeSet<(u64, Timer)>,
     /// Keys that are remembered.
     pub idempotency: BTreeMap<IdempotencyRef, IdempotencyRow>,
+    /// Uploads that are kept.
+    pub uploads: BTreeMap<UploadId, UploadRow>,
     /// Nodes that this partition owns.
     pub nodes: BTreeMap<NodeId, NodeRow>,
     /// Legal holds.
@@ -154,6 +160,7 @@ impl PartitionState {
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
             idempotency: BTreeMap::new(),
+            uploads: BTreeMap::new(),
             nodes: BTreeMap::new(),
             holds: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -201,6 +208,12 @@ impl PartitionState {
             }
         }
         self.workflows.insert(id, workflow);
+    }
+
+    /// Puts an upload in, with its timer.
+    pub fn insert_upload(&mut self, row: UploadRow) {
+        self.timers.insert((row.expires_at_ms, Timer::Upload(row.id)));
+        self.uploads.insert(row.id, row);
     }
 
     /// Puts a loaded idempotency key in.

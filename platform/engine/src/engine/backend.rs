@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::content::segment_refusal;
+use super::uploads::Taken;
 use super::{CallRefusal, Engine, not_found, unexpected, unreadable};
 use crate::api::{
     ArtifactBody, Backend, Caller, DefinitionView, EventView, Issue, NodeView, OutputPage, Page, PlaybookPin, Refusal,
@@ -169,15 +170,30 @@ impl Backend for Engine {
         let (compiled, parameters, definition_json) = compiled?;
         let parameters_json =
             serde_json::to_vec(&parameters).map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
+        let uploads = spec::uploads(&compiled.definition, &parameters)
+            .map_err(|issues| invalid(ErrorCode::InvalidParameters, "an upload is not named", issues))?;
+        let taken = if uploads.is_empty() {
+            None
+        } else {
+            if let Some(asked) = idempotency
+                && let Some(known) = self.known_submission(caller.tenant, partition, asked).await?
+            {
+                return Ok(known);
+            }
+            Some(self.take_uploads(caller.tenant, partition, uploads).await?)
+        };
+        let copies = taken.as_ref().map(|taken| taken.copies.clone()).unwrap_or_default();
         let command = commands::Submit {
+            id: taken.as_ref().map(|taken| taken.workflow),
             tenant: caller.tenant,
             by: caller.principal,
             digest: Bytes::copy_from_slice(&compiled.digest),
-            body: Arc::new(Body::new(compiled.definition, parameters)),
+            body: Arc::new(Body::new(compiled.definition, parameters).with_uploads(&copies)),
             payload: Payload {
                 definition_json: Some(definition_json.into()),
                 parameters_json: Some(parameters_json.into()),
                 source: Some(source),
+                uploads: copies,
                 ..Payload::default()
             },
             idempotency,
@@ -188,7 +204,17 @@ impl Backend for Engine {
                 version: pin.version,
             }),
         };
-        match self.call(partition, command).await? {
+        let reply = match taken {
+            None => self.call(partition, command).await?,
+            Some(Taken { workflow, hold, .. }) => {
+                let (reply, hold) = self.call_holding(partition, command, hold).await?;
+                if matches!(&reply, Reply::Submitted(receipt) if receipt.workflow == workflow) {
+                    self.taken(caller.tenant, workflow, hold).await;
+                }
+                reply
+            }
+        };
+        match reply {
             Reply::Submitted(receipt) => Ok(receipt),
             other => Err(unexpected(&other)),
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use gantry_journal::blobs::BlobError;
-use gantry_journal::{Chunk, DataKey, SealError, SegmentError, StreamKey};
+use gantry_journal::{Chunk, ContentOwner, DataKey, SealError, SegmentError, StreamKey};
 use gantry_proto::v1::{Artifact, Assignee, ProcessOutput};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, TenantId, WorkflowId, limits};
 
@@ -60,7 +60,7 @@ pub(super) fn blob_refusal(error: BlobError) -> Refusal {
     match error {
         BlobError::TooLarge { limit_bytes } => Refusal::new(
             ErrorCode::TooLarge,
-            format!("the artifact is larger than {limit_bytes} bytes"),
+            format!("the file is larger than {limit_bytes} bytes"),
         ),
         BlobError::NotFound => Refusal::new(ErrorCode::NotFound, "the artifact is not there"),
         other => Refusal::new(
@@ -84,10 +84,11 @@ impl Engine {
         segment_refusal(error)
     }
 
-    pub(super) async fn data_key(&self, tenant: TenantId, workflow: WorkflowId) -> Result<DataKey, Refusal> {
+    pub(super) async fn data_key(&self, tenant: TenantId, owner: impl Into<ContentOwner>) -> Result<DataKey, Refusal> {
+        let owner = owner.into().key_id();
         self.blocking(move |storage| {
             storage
-                .key(tenant, workflow)
+                .key(tenant, owner)
                 .map(|key| (*key).clone())
                 .map_err(|error| match error {
                     ContentError::Seal(SealError::Erased) => erased(),
@@ -221,10 +222,12 @@ impl Engine {
             let rows = workflow_rows(storage.store().as_ref(), tenant, workflow).map_err(unreadable)?;
             let mut found = rows.ok_or_else(super::not_found)?;
             open_body(&mut found, &mut Records::new(storage, workflow.partition())).map_err(unreadable)?;
+            let taken = found.body.iter().flat_map(|body| body.uploads.values());
             let all: BTreeMap<ArtifactId, &Artifact> = found
                 .tasks
                 .iter()
                 .flat_map(artifacts)
+                .chain(taken)
                 .map(|each| (each.id, each))
                 .collect();
             all.get(&artifact)

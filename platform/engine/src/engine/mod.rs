@@ -3,6 +3,7 @@
 mod backend;
 mod content;
 mod node_port;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -16,7 +17,7 @@ use gantry_proto::v1::Assignee;
 use gantry_proto::{ErrorCode, NodeId, PartitionId, TaskId, TenantId, limits};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -113,6 +114,7 @@ pub struct Engine {
     parts: Arc<ProcessorParts>,
     progress: Mutex<LruCache<TaskId, (Assignee, String)>>,
     seen: RwLock<BTreeMap<NodeId, Seen>>,
+    uploads: Arc<uploads::Held>,
     shutdown: CancellationToken,
     processors: TaskTracker,
 }
@@ -152,6 +154,7 @@ impl Engine {
             fatal: Fatal::default(),
             draining: RwLock::default(),
             unfit: RwLock::default(),
+            uploads_gone: Notify::new(),
         });
         let shutdown = CancellationToken::new();
         let processors = TaskTracker::new();
@@ -183,6 +186,7 @@ impl Engine {
             parts,
             progress: Mutex::new(LruCache::new(PROGRESS_MAX)),
             seen: RwLock::default(),
+            uploads: Arc::default(),
             shutdown,
             processors,
         });
@@ -203,6 +207,12 @@ impl Engine {
             engine.shutdown().await;
             return Err(StartError::Nodes(refusal));
         }
+        engine.processors.spawn(uploads::sweep(
+            Arc::clone(&engine.parts),
+            Arc::clone(&engine.blobs),
+            Arc::clone(&engine.uploads),
+            engine.shutdown.clone(),
+        ));
         Ok(engine)
     }
 
@@ -283,11 +293,20 @@ impl Engine {
     ) -> Result<Reply, CallRefusal> {
         let (reply, answer) = oneshot::channel();
         self.post(partition, message(reply)).map_err(CallRefusal::Refusal)?;
-        let answer = answer.await.map_err(|_| CallRefusal::Refusal(stopped()))?;
-        answer.map_err(|error| match error {
-            CallError::Rejected(rejection) => CallRefusal::Rejection(rejection),
-            other => CallRefusal::Refusal(refusal(&other)),
-        })
+        answered(answer).await
+    }
+
+    /// Sends a command at once; its answer can be awaited by anybody.
+    fn send_later(
+        &self,
+        partition: PartitionId,
+        command: Command,
+    ) -> Result<impl Future<Output = Result<Reply, CallRefusal>> + Send + use<>, CallRefusal> {
+        let (reply, answer) = oneshot::channel();
+        let command = Box::new(command);
+        self.post(partition, Message::Command { command, reply })
+            .map_err(CallRefusal::Refusal)?;
+        Ok(answered(answer))
     }
 
     fn post(&self, partition: PartitionId, message: Message) -> Result<(), Refusal> {
@@ -319,6 +338,14 @@ impl Engine {
             ))
         })
     }
+}
+
+async fn answered(answer: oneshot::Receiver<Result<Reply, CallError>>) -> Result<Reply, CallRefusal> {
+    let answer = answer.await.map_err(|_| CallRefusal::Refusal(stopped()))?;
+    answer.map_err(|error| match error {
+        CallError::Rejected(rejection) => CallRefusal::Rejection(rejection),
+        other => CallRefusal::Refusal(refusal(&other)),
+    })
 }
 
 /// A call that got no reply: what the core said is still typed.

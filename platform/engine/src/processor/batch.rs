@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use gantry_journal::chain::{Chain, seal_entry};
-use gantry_journal::{Batch, Epoch, LogPosition, Write, keys};
+use gantry_journal::{Batch, ContentOwner, Epoch, LogPosition, Write, keys};
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{Event, LogEntry, Record, Row};
 use gantry_proto::{JOURNAL_FORMAT, TenantId, WorkflowId};
 use prost::Message;
 
-use super::storage::{ContentError, Storage};
+use super::storage::{ContentError, Storage, content_owner};
 use crate::core::{PartitionState, Recorded};
 
 /// Records of one entry: its offsets must fit two bytes, and reading one record decodes its whole entry.
@@ -44,10 +44,15 @@ pub(crate) fn build(
 ) -> Result<(Batch, LogPosition), ContentError> {
     let mut writes = Vec::with_capacity(events.len() + 8);
     for event in &events {
-        if let (Kind::WorkflowSubmitted(_), Some(workflow)) = (&event.kind, event.workflow) {
-            let wrapped = storage.new_key(event.tenant, workflow)?;
+        let born = match &event.kind {
+            Kind::WorkflowSubmitted(_) => event.workflow,
+            Kind::UploadCreated(created) => Some(ContentOwner::from(created.upload).key_id()),
+            _ => None,
+        };
+        if let Some(owner) = born {
+            let wrapped = storage.new_key(event.tenant, owner)?;
             writes.push(Write::Put(
-                keys::data_key(state.partition, event.tenant, workflow),
+                keys::data_key(state.partition, event.tenant, owner),
                 wrapped.0,
             ));
         }
@@ -81,8 +86,8 @@ fn log(
         if full {
             close(state, &mut position, open.take(), writes);
         }
-        let payload = match (&event.payload, event.workflow) {
-            (Some(payload), Some(workflow)) => Some(storage.seal(event.tenant, workflow, event.seq, payload)?),
+        let payload = match (&event.payload, content_owner(Some(&event.kind), event.workflow)) {
+            (Some(payload), Some(owner)) => Some(storage.seal(event.tenant, owner, event.seq, payload)?),
             _ => None,
         };
         let entry = open.get_or_insert_with(|| LogEntry {
@@ -174,6 +179,18 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
             Some(entry) => Write::Put(key, row(entry)),
             None => Write::Delete(key),
         });
+    }
+    for (tenant, id) in &dirty.uploads {
+        let key = keys::upload(partition, *tenant, *id);
+        match state.uploads.get(id) {
+            Some(upload) => writes.push(Write::Put(key, row(upload))),
+            None => {
+                writes.push(Write::Delete(key));
+                // Its content is erased with the key; the object follows.
+                let owner = ContentOwner::from(*id).key_id();
+                writes.push(Write::Delete(keys::data_key(partition, *tenant, owner)));
+            }
+        }
     }
 }
 

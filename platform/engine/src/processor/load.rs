@@ -9,7 +9,7 @@ use gantry_proto::{JOURNAL_FORMAT, PartitionId, TenantId, WorkflowId, limits};
 use prost::Message;
 use serde_json::Map;
 
-use super::storage::{ContentError, Storage};
+use super::storage::{ContentError, Storage, content_owner};
 use crate::core::apply::result_body;
 use crate::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
 use crate::core::state::{Task, Workflow};
@@ -120,10 +120,11 @@ impl<'a> Records<'a> {
     pub fn payload(&mut self, seq: u64) -> Result<Option<Payload>, ContentError> {
         let storage = self.storage;
         let (tenant, record) = self.record(seq)?;
-        let (Some(workflow), Some(sealed)) = (record.workflow, &record.payload) else {
+        let owner = content_owner(record.event.kind.as_ref(), record.workflow);
+        let (Some(owner), Some(sealed)) = (owner, &record.payload) else {
             return Ok(None);
         };
-        match storage.unseal(tenant, workflow, seq, sealed) {
+        match storage.unseal(tenant, owner, seq, sealed) {
             Ok(payload) => Ok(Some(payload)),
             Err(ContentError::Seal(SealError::Erased)) => Ok(None),
             Err(error) => Err(error),
@@ -182,7 +183,9 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
         Some(json) => serde_json::from_slice(json).map_err(unreadable)?,
         None => Map::new(),
     };
-    workflow.body = Some(Arc::new(Body::new(definition, parameters)));
+    workflow.body = Some(Arc::new(
+        Body::new(definition, parameters).with_uploads(&payload.uploads),
+    ));
     for task in &mut workflow.tasks {
         for (step, result) in task.row.steps.iter().zip(&mut task.results) {
             let Some(seq) = step.result_seq else { continue };
@@ -229,6 +232,10 @@ pub fn recover(
             let row: IdempotencyRow = decode("an idempotency row", value)?;
             state.insert_idempotency((tenant, key_hash), row);
         }
+        Ok(())
+    })?;
+    walk(store, &keys::all_of(Kind::Upload, partition), |_, value| {
+        state.insert_upload(decode("an upload row", value)?);
         Ok(())
     })?;
     walk(store, &keys::all_of(Kind::Node, partition), |_, value| {

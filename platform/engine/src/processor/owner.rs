@@ -6,7 +6,7 @@ use std::time::Duration;
 use gantry_journal::{CommitError, Epoch, LogPosition};
 use gantry_proto::v1::Assignee;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::{NodeId, TenantId, WorkflowId, limits};
+use gantry_proto::{NodeId, TenantId, UploadId, WorkflowId, limits};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -317,6 +317,10 @@ impl<'a> Owner<'a> {
             )
         })?;
         let nodes: Vec<NodeId> = self.state.dirty.nodes.iter().copied().collect();
+        let dirty_uploads = self.state.dirty.uploads.iter().map(|(_, upload)| *upload);
+        let uploads_gone: Vec<UploadId> = dirty_uploads
+            .filter(|upload| !self.state.uploads.contains_key(upload))
+            .collect();
         let before = Instant::now();
         storage.commit(batch).await.map_err(|error| {
             let unknown = matches!(error, CommitError::Unknown { .. });
@@ -360,6 +364,12 @@ impl<'a> Owner<'a> {
             self.state.workflows.remove(&id);
         }
         let parts = &self.processor.parts;
+        for upload in &uploads_gone {
+            parts.storage.forget_key((*upload).into());
+        }
+        if !uploads_gone.is_empty() {
+            parts.uploads_gone.notify_one();
+        }
         if !orders.is_empty() {
             parts.dispatcher.dispatch(orders);
         }

@@ -87,6 +87,8 @@ pub(crate) struct Parts {
     pub(crate) draining: RwLock<BTreeSet<NodeId>>,
     /// Connected nodes that last said they cannot work: they get nothing new either, whatever credits they have left.
     pub(crate) unfit: RwLock<BTreeSet<NodeId>>,
+    /// Uploads have ended: their objects can go.
+    pub(crate) uploads_gone: Notify,
 }
 
 /// A failure of storage that only a new process heals: set once, and then for good.

@@ -1,11 +1,15 @@
 //! What processors and readers share: the store, the committer, and the data keys in use.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_journal::{Batch, CommitError, Committer, DataKey, KeyRing, ReadError, SealError, Store, WrappedKey, keys};
+use gantry_journal::{
+    Batch, CommitError, Committer, ContentOwner, DataKey, KeyRing, ReadError, SealError, Store, WrappedKey, keys,
+};
 use gantry_proto::v1::Payload;
+use gantry_proto::v1::event::Kind;
 use gantry_proto::{TenantId, WorkflowId};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +35,46 @@ pub struct Storage {
     committer: RwLock<Arc<Committer>>,
     keyring: Arc<dyn KeyRing>,
     open: Mutex<LruCache<WorkflowId, Arc<DataKey>>>,
+    /// Keys of what content was sealed for before it is journaled.
+    prepared: Mutex<BTreeMap<WorkflowId, (Arc<DataKey>, WrappedKey)>>,
+}
+
+/// A data key that was made before its owner is journaled. The batch that journals the owner writes it; it is forgotten when this is dropped.
+pub struct PreparedKey {
+    storage: Arc<Storage>,
+    owner: WorkflowId,
+    key: Arc<DataKey>,
+}
+
+impl std::fmt::Debug for PreparedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreparedKey")
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PreparedKey {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &DataKey {
+        &self.key
+    }
+}
+
+impl Drop for PreparedKey {
+    fn drop(&mut self) {
+        self.storage.prepared.lock().remove(&self.owner);
+    }
+}
+
+/// Whose key a record's payload is sealed under, by the id that the key is stored under.
+#[must_use]
+pub fn content_owner(kind: Option<&Kind>, workflow: Option<WorkflowId>) -> Option<WorkflowId> {
+    match kind {
+        Some(Kind::UploadCreated(created)) => Some(ContentOwner::from(created.upload).key_id()),
+        _ => workflow,
+    }
 }
 
 impl std::fmt::Debug for Storage {
@@ -58,6 +102,7 @@ impl Storage {
             committer,
             keyring,
             open: Mutex::new(LruCache::new(KEYS_OPEN_MAX)),
+            prepared: Mutex::default(),
         }
     }
 
@@ -95,14 +140,42 @@ impl Storage {
         self.committer().close();
     }
 
-    /// Makes the data key of a new workflow. The wrapped form goes into the batch that submits it.
+    /// The data key of a new workflow or upload: the prepared one, or a fresh one. The wrapped form goes into the batch that journals it.
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn new_key(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WrappedKey, SealError> {
-        let (key, wrapped) = self.keyring.generate(tenant, workflow)?;
-        self.open.lock().put(workflow, Arc::new(key));
+    pub fn new_key(&self, tenant: TenantId, owner: WorkflowId) -> Result<WrappedKey, SealError> {
+        let prepared = self.prepared.lock().get(&owner).cloned();
+        let (key, wrapped) = match prepared {
+            Some(prepared) => prepared,
+            None => {
+                let (key, wrapped) = self.keyring.generate(tenant, owner)?;
+                (Arc::new(key), wrapped)
+            }
+        };
+        self.open.lock().put(owner, key);
         Ok(wrapped)
+    }
+
+    /// Makes the data key of an owner whose content is sealed before it is journaled.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn prepare_key(self: &Arc<Self>, tenant: TenantId, owner: ContentOwner) -> Result<PreparedKey, SealError> {
+        let owner = owner.key_id();
+        let (key, wrapped) = self.keyring.generate(tenant, owner)?;
+        let key = Arc::new(key);
+        self.prepared.lock().insert(owner, (Arc::clone(&key), wrapped));
+        Ok(PreparedKey {
+            storage: Arc::clone(self),
+            owner,
+            key,
+        })
+    }
+
+    /// Closes a key whose stored form was destroyed.
+    pub fn forget_key(&self, owner: ContentOwner) {
+        self.open.lock().pop(&owner.key_id());
     }
 
     /// The data key of a workflow; blocks when it is not open yet.

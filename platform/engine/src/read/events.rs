@@ -255,7 +255,13 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
         Kind::WorkflowReleased(event) => ("workflow_released", json!({"by": event.by.to_string()})),
         Kind::WorkflowErased(event) => ("workflow_erased", json!({"by": event.by.to_string()})),
         Kind::WorkflowRemoved(_) => return None,
-        Kind::NodeRegistered(_) | Kind::NodeChanged(_) | Kind::IdempotencyRecorded(_) | Kind::IdempotencyExpired(_) => {
+        Kind::NodeRegistered(_)
+        | Kind::NodeChanged(_)
+        | Kind::IdempotencyRecorded(_)
+        | Kind::IdempotencyExpired(_)
+        | Kind::UploadCreated(_)
+        | Kind::UploadDeleted(_)
+        | Kind::UploadExpired(_) => {
             return None;
         }
     };

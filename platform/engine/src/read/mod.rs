@@ -3,6 +3,7 @@
 mod definition;
 mod events;
 mod list;
+mod uploads;
 mod waiting;
 mod workflow;
 
@@ -13,6 +14,7 @@ use gantry_proto::{NodeId, PartitionId, TenantId};
 pub(crate) use definition::definition_view;
 pub(crate) use events::{each_record, events};
 pub(crate) use list::list;
+pub(crate) use uploads::{StoredUpload, upload, uploads};
 pub(crate) use waiting::Queue;
 pub(crate) use workflow::{cause_text, load, source};
 

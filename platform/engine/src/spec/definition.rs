@@ -186,9 +186,28 @@ pub enum WorkspaceSourceDef {
     From(String),
 }
 
-/// An artifact to put into the workspace.
+/// What is put into the workspace before the first step. Told apart by its fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct InputDef {
+#[serde(untagged)]
+pub enum InputDef {
+    /// Artifacts of a needed task.
+    Artifacts(ArtifactInputDef),
+    /// An upload.
+    Upload(UploadInputDef),
+}
+
+/// An upload to put into the workspace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UploadInputDef {
+    /// Its id (template over parameters).
+    pub upload: String,
+    /// The file under the workspace that it becomes.
+    pub path: String,
+}
+
+/// Artifacts to put into the workspace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactInputDef {
     /// A needed task.
     pub task: String,
     /// Its artifacts (glob over their names).

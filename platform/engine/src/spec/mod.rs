@@ -13,11 +13,13 @@ mod scalars;
 mod shape;
 mod source;
 mod template;
+mod uploads;
 
 pub use compile::{Compiled, compile};
 pub use parameters::check_parameters;
 pub use shape::schema;
 pub use template::{RenderError, render};
+pub use uploads::{upload_of, uploads};
 
 #[cfg(test)]
 mod tests;

@@ -94,7 +94,7 @@ pub(super) struct TaskSource {
     /// The tree that the steps work on; empty when absent.
     #[serde(default)]
     pub(super) workspace: Option<WorkspaceSource>,
-    /// Artifacts of needed tasks, put into the workspace before the first step.
+    /// Artifacts of needed tasks and uploads, put into the workspace before the first step.
     #[serde(default)]
     pub(super) inputs: Vec<InputSource>,
     /// What a node must offer.
@@ -365,7 +365,7 @@ pub(super) struct ArtifactFields {
     pub(super) required: Option<bool>,
 }
 
-/// Artifacts of a needed task, put into the workspace.
+/// What is put into the workspace: artifacts of a needed `task`, or an `upload`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InputSource {
@@ -375,13 +375,14 @@ pub(super) struct InputSource {
     /// Its artifacts: a glob over their names; all when absent.
     #[serde(default)]
     pub(super) artifact: Option<String>,
-    /// Where they go: below a directory (ends with `/`) under their own names, or one file under this name; `inputs/<task>/` when absent.
+    /// Where they go: below a directory (ends with `/`) under their own names, or one file under this name; `inputs/<task>/` when absent. An upload needs
+    /// the name of a file.
     #[serde(default)]
     pub(super) path: Option<String>,
     /// That nothing matches is no error.
     #[serde(default)]
     pub(super) optional: bool,
-    /// Uploads are not supported yet.
+    /// Instead of `task`: the id of an upload (template over `params`). Its content is copied when the workflow is submitted.
     #[serde(default)]
     pub(super) upload: Option<String>,
 }

@@ -4,4 +4,5 @@ mod end_to_end;
 mod random;
 mod scenario;
 mod table;
+mod uploads;
 mod world;

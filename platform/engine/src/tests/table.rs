@@ -235,6 +235,7 @@ pub(super) fn submission(source: &str) -> Submit {
         labels: Vec::new(),
         traceparent: None,
         playbook: None,
+        id: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use gantry_journal::blobs::BlobStore;
@@ -151,12 +152,16 @@ impl Observer for Deaf {
     fn node_changed(&self, _: NodeId) {}
 }
 
-/// Wall clock that goes with tokio's, so that paused time is one time.
-struct TestClock(tokio::time::Instant);
+/// Wall clock that goes with tokio's, so that paused time is one time, until it is set back.
+struct TestClock {
+    start: tokio::time::Instant,
+    back_ms: AtomicU64,
+}
 
 impl Clock for TestClock {
     fn now_ms(&self) -> u64 {
-        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+        let elapsed_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap();
+        1_700_000_000_000 + elapsed_ms - self.back_ms.load(Ordering::Relaxed)
     }
 }
 
@@ -165,7 +170,7 @@ pub(super) struct World {
     pub(super) engine: Arc<Engine>,
     pub(super) desk: Arc<Desk>,
     pub(super) store: Arc<MemoryStore>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<TestClock>,
     dir: Arc<tempfile::TempDir>,
     partitions: u16,
 }
@@ -177,14 +182,17 @@ impl World {
 
     pub(super) async fn with_partitions(partitions: u16) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
+        let clock = Arc::new(TestClock {
+            start: tokio::time::Instant::now(),
+            back_ms: AtomicU64::new(0),
+        });
         Self::open(dir, Arc::new(MemoryStore::new()), clock, partitions).await
     }
 
     async fn open(
         dir: Arc<tempfile::TempDir>,
         store: Arc<MemoryStore>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<TestClock>,
         partitions: u16,
     ) -> Self {
         let desk = Arc::new(Desk::default());
@@ -219,6 +227,17 @@ impl World {
         self.engine.shutdown().await;
         let store = Arc::new(self.store.reopened());
         Self::open(self.dir.clone(), store, self.clock.clone(), self.partitions).await
+    }
+
+    /// Sets the wall clock back.
+    pub(super) fn set_back(&self, by: std::time::Duration) {
+        let by_ms = u64::try_from(by.as_millis()).unwrap();
+        self.clock.back_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Where its files are.
+    pub(super) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(super) async fn submit(&self, source: &str) -> WorkflowId {

@@ -117,6 +117,26 @@ fn disposition(name: &str) -> String {
     )
 }
 
+/// What keeps a browser from doing anything with bytes of others but saving them.
+pub(crate) fn inert(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("sandbox; default-src 'none'"),
+    );
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+}
+
+/// Under which name it is saved.
+pub(crate) fn attachment(headers: &mut HeaderMap, name: &str) {
+    if let Ok(value) = HeaderValue::from_str(&disposition(name)) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
+}
+
 /// What every answer about an artifact has.
 fn describe(headers: &mut HeaderMap, artifact: &ArtifactView, etag: &HeaderValue) {
     let media = artifact
@@ -129,18 +149,8 @@ fn describe(headers: &mut HeaderMap, artifact: &ArtifactView, etag: &HeaderValue
     );
     headers.insert(header::ETAG, etag.clone());
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("sandbox; default-src 'none'"),
-    );
-    headers.insert(
-        HeaderName::from_static("cross-origin-resource-policy"),
-        HeaderValue::from_static("same-origin"),
-    );
-    if let Ok(value) = HeaderValue::from_str(&disposition(&artifact.name)) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
+    inert(headers);
+    attachment(headers, &artifact.name);
     let digest = hex::decode(&artifact.sha256).map(|bytes| base64::engine::general_purpose::STANDARD.encode(bytes));
     if let Ok(digest) = digest {
         for (name, value) in [

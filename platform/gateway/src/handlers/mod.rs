@@ -9,6 +9,7 @@ pub(crate) mod nodes;
 pub(crate) mod playbooks;
 pub(crate) mod system;
 pub(crate) mod tasks;
+pub(crate) mod uploads;
 pub(crate) mod workflows;
 
 use axum::body::Body;

@@ -5,6 +5,7 @@ mod nodes;
 mod playbooks;
 mod system;
 mod tasks;
+mod uploads;
 mod workflows;
 
 use crate::operation::{Operation, OperationInfo, QueryParam};
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Operation> {
         workflows::operations(),
         tasks::operations(),
         playbooks::operations(),
+        uploads::operations(),
         nodes::operations(),
         keys::operations(),
         system::operations(),

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use gantry_proto::ErrorCode;
+use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 
@@ -40,9 +42,17 @@ impl Route {
     }
 
     pub(super) async fn answer(&self, shared: Arc<Shared>, request: Request) -> Response {
-        let limit = shared.config.request_timeout;
+        let (parts, body) = request.into_parts();
+        let found = path::take_apart(self.template, parts.uri.path(), &self.actions)
+            .ok_or_else(|| Problem::not_found(&format!("path `{}`", short(parts.uri.path()))))
+            .and_then(|Matched { params, action }| Ok((self.find(&parts.method, action)?, params)));
+        let (operation, params) = match found {
+            Ok(found) => found,
+            Err(problem) => return problem.into_response(),
+        };
+        let limit = operation.time_limit.unwrap_or(shared.config.request_timeout);
         // For a stream this is the time until it begins: its body is not polled here.
-        match tokio::time::timeout(limit, self.answer_in_time(shared, request)).await {
+        match tokio::time::timeout(limit, Self::answer_in_time(operation, params, shared, parts, body)).await {
             Ok(Ok(response)) => response,
             Ok(Err(problem)) => problem.into_response(),
             Err(_) => Problem::overloaded(format!("the request was not answered within {} s", limit.as_secs()))
@@ -50,12 +60,13 @@ impl Route {
         }
     }
 
-    async fn answer_in_time(&self, shared: Arc<Shared>, request: Request) -> Result<Response, Problem> {
-        let (parts, body) = request.into_parts();
-        let Some(Matched { params, action }) = path::take_apart(self.template, parts.uri.path(), &self.actions) else {
-            return Err(Problem::not_found(&format!("path `{}`", short(parts.uri.path()))));
-        };
-        let operation = self.find(&parts.method, action)?;
+    async fn answer_in_time(
+        operation: &Operation,
+        params: Vec<String>,
+        shared: Arc<Shared>,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response, Problem> {
         let query = read_query(operation, parts.uri.query().unwrap_or_default())?;
         let call = Call {
             shared,

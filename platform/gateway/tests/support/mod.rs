@@ -27,6 +27,9 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+mod uploads;
+pub use uploads::*;
+
 pub const ARTIFACT: &[u8] = b"0123456789";
 
 /// One workflow of one tenant, changed by tests as they go.
@@ -42,6 +45,8 @@ pub struct Script {
     pub submitted: Vec<Submit>,
     pub cancelled: Vec<Option<u64>>,
     pub reads: usize,
+    /// Name, media type, lifetime, key and content of each.
+    pub uploaded: Vec<(NewUpload, Vec<u8>)>,
 }
 
 #[derive(Default)]

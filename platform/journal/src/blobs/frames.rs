@@ -21,7 +21,7 @@ fn context(key: &BlobKey, index: u64, last: bool) -> BytesMut {
     let mut context = BytesMut::with_capacity(16 * 4 + 9);
     context.put_slice(b"gantry blob 0001");
     context.put_slice(key.tenant.as_bytes());
-    context.put_slice(key.workflow.as_bytes());
+    context.put_slice(key.owner.as_bytes());
     context.put_slice(key.id.as_bytes());
     context.put_u64(index);
     context.put_u8(u8::from(last));

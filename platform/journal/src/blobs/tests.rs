@@ -283,3 +283,38 @@ async fn deleting_takes_one_workflow_and_can_be_repeated() {
             .is_ok()
     );
 }
+
+#[tokio::test]
+async fn uploads_and_staged_workflows_are_listed_until_they_are_gone() {
+    let rig = rig();
+    let upload = UploadId::new(1, PartitionId::new(1).unwrap(), 9);
+    let body = || stream::iter([Ok(Bytes::from_static(b"text"))]);
+    assert!(rig.store.uploads().await.unwrap().is_empty() && rig.store.staged().await.unwrap().is_empty());
+    for n in [1, 2] {
+        let put = rig
+            .store
+            .put_stream(rig.tenant, upload, artifact(n), &rig.data_key, body(), 4);
+        put.await.unwrap();
+    }
+    rig.put(artifact(3), b"of a workflow", 4, 99).await.unwrap();
+    rig.store.stage(rig.tenant, rig.workflow).await.unwrap();
+    assert_eq!(rig.store.uploads().await.unwrap(), [(rig.tenant, upload)].into());
+    assert_eq!(rig.store.staged().await.unwrap(), [(rig.tenant, rig.workflow)].into());
+    for _ in 0..2 {
+        rig.store.delete_upload(rig.tenant, upload).await.unwrap();
+        rig.store.unstage(rig.tenant, rig.workflow).await.unwrap();
+    }
+    assert!(rig.store.uploads().await.unwrap().is_empty() && rig.store.staged().await.unwrap().is_empty());
+    assert_eq!(rig.get(artifact(3), None).await.unwrap(), b"of a workflow");
+}
+
+#[tokio::test]
+async fn an_upload_that_a_crash_cut_is_removed_at_the_next_start() {
+    let rig = rig();
+    let upload = UploadId::new(1, PartitionId::new(1).unwrap(), 9);
+    let dir = rig.dir.path().join(format!("blobs/uploads/{}/{upload}", rig.tenant));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("art_1#1"), b"half").unwrap();
+    BlobStore::local(&rig.dir.path().join("blobs")).unwrap();
+    assert!(fs::read_dir(&dir).unwrap().next().is_none());
+}

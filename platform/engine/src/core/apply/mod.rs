@@ -4,6 +4,7 @@ mod keep;
 mod node;
 mod step;
 mod task;
+mod upload;
 mod workflow;
 
 use gantry_proto::v1::event::Kind;
@@ -141,6 +142,9 @@ pub fn apply(
             state.dirty.idempotency.insert(key);
             Ok(())
         }
+        Kind::UploadCreated(event) => upload::upload_created(state, place, event),
+        Kind::UploadDeleted(event) => upload::upload_gone(state, place, event.upload),
+        Kind::UploadExpired(event) => upload::upload_gone(state, place, event.upload),
     }
 }
 

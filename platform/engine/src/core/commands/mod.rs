@@ -15,9 +15,11 @@ mod step_finished;
 mod step_started;
 mod submit;
 mod timer_due;
+mod upload_create;
+mod upload_delete;
 
 use gantry_proto::v1::{Assignee, HeldVerdict};
-use gantry_proto::{ErrorCode, NodeId, TaskId, WorkflowId};
+use gantry_proto::{ErrorCode, NodeId, TaskId, UploadId, WorkflowId};
 
 pub use assignment_refused::AssignmentRefused;
 pub use cancel::Cancel;
@@ -34,6 +36,8 @@ pub use step_finished::StepFinished;
 pub use step_started::StepStarted;
 pub use submit::Submit;
 pub use timer_due::TimerDue;
+pub use upload_create::CreateUpload;
+pub use upload_delete::DeleteUpload;
 
 use super::apply::ApplyError;
 use super::decide::{Batching, Inputs};
@@ -75,6 +79,13 @@ pub enum Reply {
         verdicts: Vec<HeldVerdict>,
         /// Workspaces that it may remove.
         release: Vec<TaskId>,
+    },
+    /// To [`CreateUpload`].
+    Uploaded {
+        /// The upload; with a known idempotency key the first one.
+        upload: UploadId,
+        /// The idempotency key was known: nothing was kept.
+        replayed: bool,
     },
     /// To everything that is only done.
     Done,
@@ -140,6 +151,10 @@ commands! {
     Erase,
     /// Workflows are removed.
     Remove,
+    /// A file was stored for workflows to come.
+    CreateUpload,
+    /// An upload is not wanted any more.
+    DeleteUpload,
 }
 
 /// The leased task whose open attempt is exactly this one, held by this node.

@@ -33,6 +33,8 @@ pub struct Submit {
     pub traceparent: Option<String>,
     /// The playbook version that the definition is.
     pub playbook: Option<v1::PlaybookRef>,
+    /// The id to start it under, when content was sealed for it before; its key is prepared. A fresh one when absent.
+    pub id: Option<WorkflowId>,
 }
 
 impl Submit {
@@ -51,7 +53,8 @@ impl Submit {
                 replayed: true,
             })));
         }
-        let id = WorkflowId::new(batch.now_ms, partition, inputs.entropy);
+        let fresh = || WorkflowId::new(batch.now_ms, partition, inputs.entropy);
+        let id = self.id.unwrap_or_else(fresh);
         if batch.state.workflows.contains_key(&id) {
             // 62 random bits collided within a millisecond; the next try has others.
             return Ok(Err(Rejection::Refused {

@@ -6,6 +6,7 @@ use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self};
 
 use super::{Outcome, Reply};
+use crate::core::apply::ApplyError;
 use crate::core::decide::{Batching, Inputs};
 use crate::core::state::Timer;
 
@@ -24,6 +25,16 @@ impl TimerDue {
             }
             match timer {
                 Timer::Task(task) => batch.readied(task)?,
+                Timer::Upload(upload) => {
+                    let Some(row) = batch.state.uploads.get(&upload) else {
+                        return Err(ApplyError::Unknown {
+                            seq: batch.state.next_seq,
+                            what: "upload",
+                        });
+                    };
+                    let tenant = row.tenant;
+                    batch.emit(tenant, None, Kind::UploadExpired(v1::UploadExpired { upload }), None)?;
+                }
                 Timer::Idempotency((tenant, key)) => {
                     let event = v1::IdempotencyExpired {
                         key_hash: Bytes::copy_from_slice(&key),

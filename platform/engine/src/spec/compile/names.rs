@@ -19,6 +19,8 @@ pub(super) struct Scope<'a> {
     steps: Steps<'a>,
     /// `task` is there.
     in_task: bool,
+    /// Only `params` is there: it is rendered when the workflow is submitted.
+    at_submit: bool,
 }
 
 /// Steps that a template may read.
@@ -39,12 +41,21 @@ impl<'a> Scope<'a> {
             tasks: None,
             steps: Steps::Any,
             in_task: true,
+            at_submit: false,
         }
     }
 
     /// Of `defaults` of the workflow.
     pub(super) fn defaults(parameters: &'a BTreeSet<&'a str>, tasks: &'a IndexMap<String, TaskSource>) -> Self {
         Self::new(parameters, tasks)
+    }
+
+    /// Of what is rendered when the workflow is submitted.
+    pub(super) fn parameters(parameters: &'a BTreeSet<&'a str>, tasks: &'a IndexMap<String, TaskSource>) -> Self {
+        Self {
+            at_submit: true,
+            ..Self::new(parameters, tasks)
+        }
     }
 
     /// Of the workflow's outputs.
@@ -112,6 +123,11 @@ impl<'a> Scope<'a> {
     fn refuse(&self, reference: &Reference) -> Option<String> {
         let path: Vec<&str> = reference.path.iter().map(String::as_str).collect();
         let name = reference.path.join(".");
+        if self.at_submit && path.first().is_some_and(|root| *root != "params") {
+            return Some(format!(
+                "`{name}` is not known when the workflow is submitted, which is when uploads are taken; only `params` is"
+            ));
+        }
         match path.as_slice() {
             ["params"] | ["tasks"] | ["workflow"] => None,
             ["task"] if self.in_task => None,

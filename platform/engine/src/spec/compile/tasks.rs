@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gantry_proto::UploadId;
 use gantry_proto::limits::STEPS_PER_TASK_MAX;
 use indexmap::IndexMap;
 
@@ -9,7 +10,7 @@ use super::names::Scope;
 use super::settings::Level;
 use super::steps::Bare;
 use super::{Check, ENTRIES_MAX, join};
-use crate::spec::definition::{InputDef, Requires, StepDef, TaskDef, TaskKind};
+use crate::spec::definition::{ArtifactInputDef, InputDef, Requires, StepDef, TaskDef, TaskKind, UploadInputDef};
 use crate::spec::issues::hint;
 use crate::spec::scalars;
 use crate::spec::source::{DefaultsSource, InputSource, RequiresSource, StepSource, TaskSource};
@@ -33,7 +34,13 @@ impl Check<'_> {
             .workspace
             .as_ref()
             .map(|workspace| self.workspace(&join(&path, "workspace"), workspace, &workspace_scope, before, tasks));
-        let inputs = self.inputs(&join(&path, "inputs"), &source.inputs, before, tasks);
+        let inputs = self.inputs(
+            &join(&path, "inputs"),
+            &source.inputs,
+            &Scope::parameters(parameters, tasks),
+            before,
+            tasks,
+        );
         let requires = self.requires(&join(&path, "requires"), &source.requires);
         let kind = self.kind(&path, source);
         let steps = match kind {
@@ -177,6 +184,7 @@ impl Check<'_> {
         &mut self,
         path: &[String],
         inputs: &[InputSource],
+        scope: &Scope<'_>,
         before: &BTreeSet<&str>,
         tasks: &IndexMap<String, TaskSource>,
     ) -> Vec<InputDef> {
@@ -189,15 +197,15 @@ impl Check<'_> {
         let mut compiled = Vec::with_capacity(inputs.len());
         for (position, input) in inputs.iter().enumerate() {
             let place = join(path, position);
-            if input.upload.is_some() {
-                self.complain_key(
-                    &join(&place, "upload"),
-                    "uploads are not supported yet; put the file into a workspace source, or make it in a task",
-                );
+            if let Some(upload) = &input.upload {
+                compiled.extend(self.upload(&place, input, upload, scope));
                 continue;
             }
             let Some(task) = &input.task else {
-                self.complain(&place, "an input names the `task` whose artifacts it takes");
+                self.complain(
+                    &place,
+                    "an input names the `task` whose artifacts it takes, or an `upload`",
+                );
                 continue;
             };
             self.needed(&join(&place, "task"), task, "its artifacts", before, tasks);
@@ -205,14 +213,45 @@ impl Check<'_> {
             self.checked(&join(&place, "artifact"), scalars::glob(&artifact));
             let target = input.path.clone().unwrap_or_else(|| format!("inputs/{task}/"));
             self.checked(&join(&place, "path"), scalars::relative_path(&target));
-            compiled.push(InputDef {
+            compiled.push(InputDef::Artifacts(ArtifactInputDef {
                 task: task.clone(),
                 artifact,
                 path: target,
                 optional: input.optional,
-            });
+            }));
         }
         compiled
+    }
+
+    fn upload(&mut self, place: &[String], input: &InputSource, upload: &str, scope: &Scope<'_>) -> Option<InputDef> {
+        let others = [
+            ("task", input.task.is_some()),
+            ("artifact", input.artifact.is_some()),
+            ("optional", input.optional),
+        ];
+        for (field, _) in others.iter().filter(|(_, given)| *given) {
+            self.complain_key(&join(place, field), format!("`{field}` does not go with `upload`"));
+        }
+        let path = join(place, "upload");
+        self.text(&path, upload, scope, |text| {
+            text.parse::<UploadId>().map(drop).map_err(|error| error.to_string())
+        });
+        let Some(target) = &input.path else {
+            self.complain(
+                place,
+                "an upload needs a `path`: the file under the workspace that it becomes",
+            );
+            return None;
+        };
+        let path = join(place, "path");
+        if target.ends_with('/') {
+            self.complain(&path, "an upload becomes one file; name it");
+        }
+        self.checked(&path, scalars::relative_path(target));
+        Some(InputDef::Upload(UploadInputDef {
+            upload: upload.to_owned(),
+            path: target.clone(),
+        }))
     }
 
     /// That a task whose result is wanted exists and has ended by then.

@@ -149,7 +149,13 @@ impl Check<'_> {
     }
 
     /// Checks a template, or the text itself when it is none.
-    fn text(&mut self, path: &[String], text: &str, scope: &Scope<'_>, check: impl FnOnce(&str) -> Result<(), String>) {
+    pub(super) fn text(
+        &mut self,
+        path: &[String],
+        text: &str,
+        scope: &Scope<'_>,
+        check: impl FnOnce(&str) -> Result<(), String>,
+    ) {
         if has_markup(text) {
             self.template(path, text, scope);
         } else {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{EXAMPLES, definition};
 use crate::spec::compile;
-use crate::spec::definition::{Definition, RunDef, RunOn, WorkspaceSourceDef};
+use crate::spec::definition::{Definition, InputDef, RunDef, RunOn, WorkspaceSourceDef};
 
 #[test]
 fn examples_compile_and_survive_the_journal() {
@@ -152,14 +152,12 @@ fn workspaces_and_inputs() {
         .collect();
     assert_eq!(mounts, ["l", "r"]);
     let inputs = &compiled.tasks["c"].inputs;
-    assert_eq!(
-        (inputs[0].artifact.as_str(), inputs[0].path.as_str(), inputs[0].optional),
-        ("**", "inputs/a/", false)
-    );
-    assert_eq!(
-        (inputs[1].artifact.as_str(), inputs[1].path.as_str(), inputs[1].optional),
-        ("*.json", "in/", true)
-    );
+    let artifacts = |input: &InputDef| match input {
+        InputDef::Artifacts(input) => (input.artifact.clone(), input.path.clone(), input.optional),
+        InputDef::Upload(upload) => panic!("{upload:?}"),
+    };
+    assert_eq!(artifacts(&inputs[0]), ("**".to_owned(), "inputs/a/".to_owned(), false));
+    assert_eq!(artifacts(&inputs[1]), ("*.json".to_owned(), "in/".to_owned(), true));
 }
 
 #[test]

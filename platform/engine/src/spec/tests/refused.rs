@@ -280,8 +280,9 @@ fn workspaces_and_inputs() {
                 "4:53 there is no task `aa`; did you mean `a`?",
                 "4:65 `a` may not have ended by then; add it to `needs` to use its artifacts",
                 "4:74 `/etc` is absolute; paths are relative to the workspace",
-                "4:82 uploads are not supported yet; put the file into a workspace source, or make it in a task",
-                "4:94 an input names the `task` whose artifacts it takes",
+                "4:81 an upload needs a `path`: the file under the workspace that it becomes",
+                "4:90 expected an id that starts with `upl_`, got `f`",
+                "4:94 an input names the `task` whose artifacts it takes, or an `upload`",
             ],
         ),
     ]);
