@@ -3,6 +3,7 @@
 mod backend;
 mod content;
 mod node_port;
+mod results;
 mod uploads;
 
 use std::collections::BTreeMap;

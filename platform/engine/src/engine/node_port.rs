@@ -12,6 +12,7 @@ use gantry_proto::{ArtifactId, ErrorCode, NodeId, PartitionId, TaskId, limits};
 use tokio::sync::oneshot;
 
 use super::content::stream_of;
+use super::results::within_limits;
 use super::{Engine, Seen, stopped, unexpected, unreadable};
 use crate::api::{Departure, NodePort, Refusal, Registration, Serves, Verdict};
 use crate::core::commands::{
@@ -222,7 +223,7 @@ impl NodePort for Engine {
     }
 
     async fn finished(&self, node: NodeId, assignee: Assignee, result: StepResult) -> Result<Verdict, Refusal> {
-        check_result(&result)?;
+        let result = within_limits(result);
         let last_seq = result.last_seq.unwrap_or(0);
         if self.check_live(node, &assignee)? == Verdict::Accepted {
             self.require_output(&assignee, last_seq).await?;
@@ -314,40 +315,4 @@ impl NodePort for Engine {
             }
         }
     }
-}
-
-/// A result that breaks a limit is the node's fault, and is not journaled.
-fn check_result(result: &StepResult) -> Result<(), Refusal> {
-    let too_large = |what: &str| {
-        Refusal::new(
-            ErrorCode::TooLarge,
-            format!("{what} of the result are past their limit"),
-        )
-    };
-    if result
-        .outputs_json
-        .as_ref()
-        .is_some_and(|json| json.len() as u64 > limits::STEP_OUTPUTS_BYTES_MAX * 2)
-    {
-        return Err(too_large("the outputs"));
-    }
-    if result
-        .attrs_json
-        .as_ref()
-        .is_some_and(|json| json.len() as u64 > limits::STEP_ATTRS_BYTES_MAX * 2)
-    {
-        return Err(too_large("the attributes"));
-    }
-    if result.artifacts.len() > limits::ARTIFACTS_PER_STEP_MAX {
-        return Err(too_large("the artifacts"));
-    }
-    for json in [&result.outputs_json, &result.attrs_json].into_iter().flatten() {
-        if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json).is_err() {
-            return Err(Refusal::new(
-                ErrorCode::StepBadOutput,
-                "outputs and attributes of a result must be JSON objects",
-            ));
-        }
-    }
-    Ok(())
 }
