@@ -6,6 +6,7 @@ mod leases;
 mod live;
 pub mod load;
 mod owner;
+mod pace;
 mod run;
 pub mod storage;
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::batch;
 use super::leases::Leases;
+use super::pace::Pace;
 use super::run::{Answer, CallError, Message, Processor};
 use crate::api::{Order, Verdict};
 use crate::core::commands::{LeaseExpired, TimerDue, live, reported};
@@ -45,6 +46,7 @@ pub(super) struct Owner<'a> {
     epoch: Epoch,
     end: LogPosition,
     leases: Leases,
+    pace: Pace,
     lazy: Vec<Command>,
     lazy_since: Option<Instant>,
     /// Ready tasks were left over although nodes had credits.
@@ -66,12 +68,14 @@ impl<'a> Owner<'a> {
             }
         }
         processor.shared.live.own(&state);
+        let pace = Pace::new(state.last_at_ms, processor.parts.clock.now_ms(), Instant::now());
         Self {
             processor,
             state,
             epoch,
             end,
             leases,
+            pace,
             lazy: Vec::new(),
             lazy_since: None,
             unplaced: false,
@@ -143,13 +147,14 @@ impl<'a> Owner<'a> {
     }
 
     /// When something is to be done without being asked.
-    fn wake_at(&self) -> Option<Instant> {
+    fn wake_at(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        let now_ms = self.processor.parts.clock.now_ms();
-        let timer = self
-            .state
-            .next_timer_ms()
-            .map(|due| now + Duration::from_millis(due.saturating_sub(now_ms).clamp(1, SLEEP_MS_MAX)));
+        let wall_ms = self.processor.parts.clock.now_ms();
+        self.pace.now_ms(wall_ms, now);
+        let earliest = now + Duration::from_millis(1);
+        let latest = now + Duration::from_millis(SLEEP_MS_MAX);
+        let due = self.state.next_timer_ms();
+        let timer = due.map(|due| self.pace.reaches(due, wall_ms, now).clamp(earliest, latest));
         let lazy = self.lazy_since.map(|since| since + Duration::from_millis(LAZY_MS));
         let tick = (!self.leases.is_empty()).then(|| now + Duration::from_millis(TICK_MS));
         [timer, lazy, tick, self.leases.next()].into_iter().flatten().min()
@@ -208,7 +213,7 @@ impl<'a> Owner<'a> {
     async fn turn(&mut self, round: Round) -> Result<(), String> {
         let Round { mut commands, woken } = round;
         let now = Instant::now();
-        let now_ms = self.processor.parts.clock.now_ms();
+        let now_ms = self.pace.now_ms(self.processor.parts.clock.now_ms(), now);
         if self.state.next_timer_ms().is_some_and(|due| due <= now_ms) {
             commands.push((TimerDue.into(), None));
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use gantry_journal::{CommitFault, StreamKey};
 use gantry_proto::ErrorCode;
-use gantry_proto::v1::{Fault, HeldState, HeldStep, NodeHealth, OutputStream, ProcessOutput, Register};
+use gantry_proto::v1::{EndCause, Fault, HeldState, HeldStep, NodeHealth, OutputStream, ProcessOutput, Register};
 
 use super::world::{World, caller, candidate, ended, node_id, ok, started, submission, tenant, with_outputs};
 use crate::api::{
@@ -588,5 +588,67 @@ async fn nodes_are_listed_drained_and_survive_a_restart() {
     assert_eq!(node.state.to_string(), "draining", "draining outlives a reconnection");
     world.engine.drain_node(caller(), node_id(1), false).await.unwrap();
     world.desk.assignment().await;
+    world.verify();
+}
+
+#[tokio::test]
+async fn a_wait_stays_short_when_the_wall_clock_goes_back() {
+    let world = World::new().await;
+    let workflow = world
+        .submit("name: x\ntasks: {t: {run: 'false', retry: {attempts: 2, backoff: 200ms}}}")
+        .await;
+    let (node, first) = world.desk.assignment().await;
+    world
+        .finish(node, &first.assignee, ended(EndCause::Exited, Some(1)))
+        .await;
+    let view = world.view(workflow).await;
+    assert!(
+        matches!(view.tasks[0].waiting, Some(WaitingView::RetryBackoff { .. })),
+        "{:?}",
+        view.tasks[0].waiting
+    );
+    world.set_back(Duration::from_hours(1));
+    let again = tokio::time::timeout(Duration::from_mins(1), world.desk.assignment()).await;
+    let (node, second) = again.expect("a wait of 200 ms takes no hour");
+    assert_eq!(second.assignee.attempt, 2);
+    world.finish(node, &second.assignee, ok()).await;
+    world.verify();
+
+    // The next process begins with the clock as it is then.
+    let world = world.restart().await;
+    let workflow = world
+        .submit("name: y\ntasks: {t: {run: 'false', retry: {attempts: 2, backoff: 200ms}}}")
+        .await;
+    let (node, first) = world.desk.assignment().await;
+    world
+        .finish(node, &first.assignee, ended(EndCause::Exited, Some(1)))
+        .await;
+    let again = tokio::time::timeout(Duration::from_mins(1), world.desk.assignment()).await;
+    let (node, second) = again.expect("a wait of 200 ms takes no hour");
+    world.finish(node, &second.assignee, ok()).await;
+    assert_eq!(world.view(workflow).await.summary.state, WorkflowState::Completed);
+    world.verify();
+}
+
+#[tokio::test]
+async fn a_result_past_its_limits_fails_once_and_is_not_lost() {
+    let world = World::new().await;
+    let workflow = world.submit("name: x\ntasks: {t: {run: 'true'}}").await;
+    let (node, assignment) = world.desk.assignment().await;
+    let long = format!(r#"{{"a": "{}"}}"#, "x".repeat(600 << 10));
+    assert_eq!(
+        world.finish(node, &assignment.assignee, with_outputs(&long)).await,
+        Verdict::Accepted
+    );
+    let view = world.view(workflow).await;
+    assert_eq!(view.summary.state, WorkflowState::Failed);
+    let step = &view.tasks[0].steps[0];
+    assert_eq!(step.attempts.len(), 1);
+    let failure = step.attempts[0].failure.as_ref().unwrap();
+    assert_eq!(failure.code, "step-bad-output");
+    assert!(
+        failure.message.contains("$GANTRY_OUTPUT") && failure.message.contains("limit"),
+        "{failure:?}"
+    );
     world.verify();
 }
