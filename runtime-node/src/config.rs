@@ -26,6 +26,10 @@ pub struct GitConfig {
     pub timeout: Duration,
     /// Command for `ssh://` sources; the default asks nothing and forwards nothing.
     pub ssh_command: String,
+    /// Mirrors that are kept, the one in use included. Past this the least recently used ones are removed.
+    pub mirrors_max: usize,
+    /// What all mirrors may take on disk, as far as they are not in use.
+    pub mirrors_bytes_max: u64,
 }
 
 impl Default for GitConfig {
@@ -34,6 +38,9 @@ impl Default for GitConfig {
             timeout: Duration::from_secs(600),
             ssh_command: "ssh -oBatchMode=yes -oForwardAgent=no -oClearAllForwardings=yes -oPermitLocalCommand=no"
                 .to_owned(),
+            // Enough for the repositories of a busy team; looking at each costs a walk over some hundred files.
+            mirrors_max: 64,
+            mirrors_bytes_max: 16 << 30,
         }
     }
 }
@@ -45,6 +52,8 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// Its name, for people.
     pub name: String,
+    /// The installation that it belongs to: a server of another one is not served. `None`: whoever answers is right.
+    pub installation: Option<String>,
     /// Directory of claim files, workspaces and git mirrors. Belongs to one running node at a time.
     pub state_dir: PathBuf,
     /// Steps at once.
@@ -90,6 +99,7 @@ impl NodeConfig {
         Self {
             node,
             name: name.into(),
+            installation: None,
             state_dir: state_dir.into(),
             slots: cores,
             cpu_millis: u64::from(cores) * 1000,

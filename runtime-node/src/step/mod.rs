@@ -233,7 +233,7 @@ impl Step {
         let end = loop {
             match pump.run(&mut self.orders, &mut self.session).await {
                 RunEnd::Overdue(cause) => {
-                    tracing::warn!(sandbox = %self.claim.sandbox, "supervisor does not end its process; killing the container");
+                    tracing::warn!(sandbox = %self.claim.sandbox, ?cause, "supervisor does not do what it must; killing the container");
                     overdue = Some(cause);
                     self.kill().await;
                 }
@@ -249,6 +249,9 @@ impl Step {
                 self.save_at_last().await;
                 pump.acknowledge_exit();
                 self.after_exit(exit).await
+            }
+            RunEnd::Gone(_) if overdue == Some(EndCause::Lost) => {
+                self.lost("its supervisor fell silent before it had handed over what its process printed")
             }
             RunEnd::Gone(_) if ended_by_us.is_some() => {
                 let cause = ended_by_us.unwrap_or(EndCause::Cancelled);

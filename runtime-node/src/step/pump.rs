@@ -20,8 +20,15 @@ use crate::board::{Orders, SessionHandle};
 const BATCH_BYTES_MAX: usize = 4 * OUTPUT_CHUNK_BYTES_MAX;
 /// What is kept unacknowledged here before the supervisor is read no further; it bounds itself at half of it.
 const WINDOW_BYTES_MAX: usize = 2 * OUTPUT_BUFFER_BYTES_MAX;
+/// Messages with output that are unacknowledged. What a step prints meanwhile goes together with the next one, so that a step that prints many short lines
+/// does not fill the line that heartbeats travel on, too.
+const MESSAGES_MAX: usize = 8;
 /// How much later than asked a supervisor may end its process before the container is killed.
 const OVERDUE: Duration = Duration::from_secs(20);
+
+/// How long a supervisor may be silent that has reported the exit of its process and owes output, while we wait for nothing but it. A container that stood
+/// still for so long is not coming back.
+const HANDOVER: Duration = Duration::from_mins(1);
 
 /// How the run of a process ended.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ pub(super) enum RunEnd {
     Gone(Ending),
     /// The supervisor broke its protocol.
     Broken(Fault),
-    /// It does not end when told to: kill the container.
+    /// It does not end when told to, or ([`EndCause::Lost`]) does not hand over what its process printed: kill the container.
     Overdue(EndCause),
     /// The lease is gone.
     Dropped,
@@ -62,6 +69,8 @@ pub(super) struct Pump {
     window_bytes: usize,
     /// Chunks of the window that the session has.
     sent: usize,
+    /// The last sequence of each unacknowledged message that the session has.
+    messages: VecDeque<u64>,
     received: u64,
     acked: u64,
     progress: Option<Bytes>,
@@ -70,6 +79,8 @@ pub(super) struct Pump {
     reports: BTreeMap<i32, ReportFile>,
     exited: Option<ProcessExited>,
     limit: Option<(Instant, EndCause)>,
+    /// When the supervisor was last heard, or last had no reason to speak.
+    heard: Instant,
 }
 
 /// What a pump begins with.
@@ -109,6 +120,7 @@ impl Pump {
             window: VecDeque::new(),
             window_bytes: 0,
             sent: 0,
+            messages: VecDeque::new(),
             received: begin.acked,
             acked: begin.acked,
             progress: None,
@@ -116,6 +128,7 @@ impl Pump {
             reports: BTreeMap::new(),
             exited: None,
             limit,
+            heard: Instant::now(),
         }
     }
 
@@ -151,10 +164,25 @@ impl Pump {
             let up_due = up.is_some() && self.has_up();
             let down_due = self.connected && self.has_down();
             let reading = self.gone.is_none() && self.broken.is_none() && self.window_bytes < WINDOW_BYTES_MAX;
-            let limit = self.limit;
+            let owed = reading
+                && self
+                    .exited
+                    .as_ref()
+                    .is_some_and(|exit| self.received < exit.last_seq.unwrap_or(0));
+            if !owed {
+                self.heard = Instant::now();
+            }
+            let limit = if owed {
+                Some((self.heard + HANDOVER, EndCause::Lost))
+            } else {
+                self.limit
+            };
             let frames = self.link.frames.clone();
             tokio::select! {
-                event = self.link.events.recv(), if reading => self.event(event),
+                event = self.link.events.recv(), if reading => {
+                    self.heard = Instant::now();
+                    self.event(event);
+                }
                 permit = reserve(up.as_ref()), if up_due => match permit {
                     Some(permit) => if let Some(message) = self.next_up() { permit.send(message) },
                     // The session is ending; its successor is announced.
@@ -168,6 +196,7 @@ impl Pump {
                 changed = session.changed() => if changed.is_err() { return RunEnd::Dropped },
                 () = until(limit) => {
                     self.limit = None;
+                    self.heard = Instant::now();
                     if let Some((_, cause)) = limit { return RunEnd::Overdue(cause) }
                 }
             }
@@ -187,6 +216,9 @@ impl Pump {
                     self.window_bytes -= chunk.data.len();
                 }
                 self.sent = self.sent.saturating_sub(1);
+            }
+            while self.messages.front().is_some_and(|seq| *seq <= self.acked) {
+                self.messages.pop_front();
             }
             self.ack_due = true;
         }
@@ -220,6 +252,7 @@ impl Pump {
         if epoch != self.epoch {
             self.epoch = epoch;
             self.sent = 0;
+            self.messages.clear();
         }
     }
 
@@ -243,7 +276,11 @@ impl Pump {
     }
 
     fn has_up(&self) -> bool {
-        self.started_due() || self.sent < self.window.len() || self.progress.is_some()
+        self.started_due() || self.output_due() || self.progress.is_some()
+    }
+
+    fn output_due(&self) -> bool {
+        self.sent < self.window.len() && self.messages.len() < MESSAGES_MAX
     }
 
     fn started_due(&self) -> bool {
@@ -254,7 +291,7 @@ impl Pump {
         let kind = if self.started_due() {
             self.started_in = self.epoch;
             node_to_server::Kind::StepStarted(self.started.clone())
-        } else if self.sent < self.window.len() {
+        } else if self.output_due() {
             let (mut chunks, mut bytes) = (Vec::new(), 0);
             for chunk in self.window.iter().skip(self.sent) {
                 if !chunks.is_empty() && bytes + chunk.data.len() > BATCH_BYTES_MAX {
@@ -264,6 +301,7 @@ impl Pump {
                 chunks.push(chunk.clone());
             }
             self.sent += chunks.len();
+            self.messages.extend(chunks.last().map(|chunk| chunk.seq));
             node_to_server::Kind::StepOutput(StepOutput {
                 assignee: self.assignee.clone(),
                 chunks,
@@ -531,6 +569,69 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    fn progress() -> LinkEvent {
+        let mut report = ReportFile {
+            run: 1,
+            content: "marker".into(),
+            ..ReportFile::default()
+        };
+        report.set_kind(ReportKind::Progress);
+        LinkEvent::Frame(SupervisorFrame {
+            kind: Some(supervisor_frame::Kind::ReportFile(report)),
+        })
+    }
+
+    #[tokio::test]
+    async fn short_lines_wait_for_an_acknowledgement_and_then_go_together() {
+        let mut ends = begin();
+        ends.events.send(status(None)).await.unwrap();
+        for seq in 1..=8 {
+            ends.events.send(output(seq)).await.unwrap();
+            assert_eq!(ends.output_sent().await, seq);
+        }
+        for seq in 9..=100 {
+            ends.events.send(output(seq)).await.unwrap();
+        }
+        // Everything is received in order; the marker goes up although output waits.
+        ends.events.send(progress()).await.unwrap();
+        let marker = ends.up.recv().await.unwrap().kind.unwrap();
+        assert!(matches!(marker, node_to_server::Kind::StepProgress(_)), "{marker:?}");
+        ends.orders.send_modify(|orders| orders.output_acked = 1);
+        assert_eq!(ends.output_sent().await, 100, "in one message");
+        ends.running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_falls_silent_with_output_in_its_hands_is_given_up() {
+        let mut ends = begin();
+        ends.events.send(status(Some(exit(4)))).await.unwrap();
+        let begun = Instant::now();
+        for seq in 1..=3 {
+            // Slow is not silent.
+            tokio::time::sleep(HANDOVER - Duration::from_secs(1)).await;
+            ends.events.send(output(seq)).await.unwrap();
+            assert_eq!(ends.output_sent().await, seq);
+            ends.orders.send_modify(|orders| orders.output_acked = seq);
+        }
+        match ends.running.await.unwrap() {
+            RunEnd::Overdue(cause) => assert_eq!(cause, EndCause::Lost),
+            other => panic!("{other:?}"),
+        }
+        assert!(begun.elapsed() >= 4 * HANDOVER - Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_nothing_is_waited_for() {
+        let ends = begin();
+        ends.events.send(status(Some(exit(1)))).await.unwrap();
+        ends.events.send(output(1)).await.unwrap();
+        // All is here and nothing is acknowledged: the supervisor owes nothing.
+        tokio::time::sleep(10 * HANDOVER).await;
+        assert!(!ends.running.is_finished());
+        ends.orders.send_modify(|orders| orders.output_acked = 1);
+        assert!(matches!(ends.running.await.unwrap(), RunEnd::Exited(_)));
     }
 
     #[tokio::test]

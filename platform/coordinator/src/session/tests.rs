@@ -13,6 +13,8 @@ use super::*;
 #[derive(Default)]
 struct Script {
     output: Mutex<VecDeque<ErrorCode>>,
+    /// Storing output waits for this, if it is there.
+    stuck: Option<Arc<tokio::sync::Semaphore>>,
     given_up: Mutex<Vec<Assignee>>,
 }
 
@@ -36,6 +38,9 @@ impl NodePort for Script {
         Ok(Verdict::Accepted)
     }
     async fn output(&self, _: NodeId, _: Assignee, chunks: Vec<ProcessOutput>) -> Answer<(Verdict, u64)> {
+        if let Some(stuck) = &self.stuck {
+            stuck.acquire().await.unwrap().forget();
+        }
         match self.output.lock().pop_front() {
             Some(code) => Err(Refusal::new(code, "scripted")),
             None => Ok((Verdict::Accepted, chunks.len() as u64)),
@@ -102,7 +107,8 @@ async fn after(codes: &[ErrorCode]) -> (Arc<Script>, Option<server_to_node::Kind
         assignee: assignee(1),
         ..StepOutput::default()
     };
-    work.send(Kind::StepOutput(output)).await.unwrap();
+    let room = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+    work.send((Kind::StepOutput(output), room)).await.unwrap();
     drop(work);
     lane.await;
     assert!(!session.is_cancelled(), "the session goes on");
@@ -137,4 +143,102 @@ async fn output_that_stays_unstorable_costs_its_attempt_and_not_the_session() {
         "{answer:?}"
     );
     assert_eq!(*script.given_up.lock(), [assignee(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_are_answered_while_a_task_s_output_is_stuck() {
+    let stuck = Arc::new(Semaphore::new(0));
+    let script = Arc::new(Script {
+        stuck: Some(stuck.clone()),
+        ..Script::default()
+    });
+    let coordinator = Coordinator::new(crate::CoordinatorConfig {
+        heartbeat_ms: 1_000,
+        lease_ms: 6_000,
+    });
+    coordinator.attach(script);
+    let (up, mut down) = coordinator.open_session(Serves::All);
+    let send = async |kind| up.send(NodeToServer { kind: Some(kind) }).await.unwrap();
+    let register = Register {
+        protocol: NODE_PROTOCOL,
+        node: NodeId::new(1, PartitionId::default(), 9),
+        name: "n".to_owned(),
+        ..Register::default()
+    };
+    send(Kind::Register(register)).await;
+    // One task's messages, all in one lane, and none of them comes through.
+    for _ in 0..500 {
+        let chunk = ProcessOutput {
+            data: vec![0; 10_000].into(),
+            ..ProcessOutput::default()
+        };
+        let output = StepOutput {
+            assignee: assignee(1),
+            chunks: vec![chunk],
+        };
+        send(Kind::StepOutput(output)).await;
+    }
+    let heartbeat = Heartbeat {
+        holding: vec![assignee(1)],
+        ..Heartbeat::default()
+    };
+    send(Kind::Heartbeat(heartbeat)).await;
+    loop {
+        match down.recv().await.expect("the session lives").kind {
+            Some(server_to_node::Kind::Renewed(renewed)) => {
+                assert_eq!(renewed.live, [assignee(1)]);
+                break;
+            }
+            Some(server_to_node::Kind::OutputAccepted(_)) => panic!("output came through that is stuck"),
+            _ => {}
+        }
+    }
+    stuck.add_permits(500);
+    for _ in 0..500 {
+        let next = down.recv().await.expect("the session lives").kind;
+        assert!(
+            matches!(next, Some(server_to_node::Kind::OutputAccepted(_))),
+            "{next:?}"
+        );
+    }
+    drop(up);
+    coordinator.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_never_stops_sending_fills_its_backlog_and_no_more() {
+    let script = Arc::new(Script {
+        stuck: Some(Arc::new(Semaphore::new(0))),
+        ..Script::default()
+    });
+    let coordinator = Coordinator::new(crate::CoordinatorConfig {
+        heartbeat_ms: 1_000,
+        lease_ms: 6_000,
+    });
+    coordinator.attach(script);
+    let (up, _down) = coordinator.open_session(Serves::All);
+    let register = Register {
+        protocol: NODE_PROTOCOL,
+        node: NodeId::new(1, PartitionId::default(), 9),
+        name: "n".to_owned(),
+        ..Register::default()
+    };
+    let mut next = Kind::Register(register);
+    let mut sent = 0;
+    let data = bytes::Bytes::from(vec![0; 1 << 20]);
+    // Ended by the session, which was silent for too long.
+    while up.send(NodeToServer { kind: Some(next) }).await.is_ok() {
+        sent += 1;
+        let chunk = ProcessOutput {
+            data: data.clone(),
+            ..ProcessOutput::default()
+        };
+        next = Kind::StepOutput(StepOutput {
+            assignee: assignee(1),
+            chunks: vec![chunk],
+        });
+    }
+    let backlog = BACKLOG_UNITS as usize * BACKLOG_UNIT >> 20;
+    assert!(sent <= backlog + limits::SESSION_QUEUE_MAX + 2, "{sent} MiB were taken");
+    coordinator.shutdown().await;
 }

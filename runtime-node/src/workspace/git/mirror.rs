@@ -1,5 +1,7 @@
 //! Bare mirrors and the work trees cloned from them.
 
+mod prune;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,8 +30,12 @@ const REMOTE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 pub(crate) struct Mirrors {
     dir: PathBuf,
     git: Git,
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held by whoever uses a mirror; by its key.
+    locks: Arc<Locks>,
+    keep: prune::Keep,
 }
+
+type Locks = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
 
 /// What a source comes down to.
 struct Origin {
@@ -76,10 +82,15 @@ impl Mirrors {
             ssh_command: options.ssh_command.clone(),
             timeout: options.timeout,
         };
+        prune::remove_leftovers(&dir).map_err(|error| WorkspaceError::io(&dir, error))?;
         Ok(Self {
             dir,
             git,
-            locks: Mutex::default(),
+            locks: Arc::default(),
+            keep: prune::Keep {
+                count: options.mirrors_max,
+                bytes: options.mirrors_bytes_max,
+            },
         })
     }
 
@@ -118,24 +129,39 @@ impl Mirrors {
         };
         let key = blake3::hash(origin.location.as_bytes()).to_hex()[..32].to_owned();
         let lock = self.locks.lock().entry(key.clone()).or_default().clone();
-        let _guard = lock.lock_owned().await;
+        let guard = lock.lock_owned().await;
         let mirror = self.dir.join(&key);
-        let fetched = |error: GitError| self.fetch_error(&origin, &error);
+        let done = self.use_mirror(&mirror, &origin, source, into).await;
+        prune::used(&mirror);
+        drop(guard);
+        self.prune().await;
+        done
+    }
+
+    /// The mirror is ours meanwhile.
+    async fn use_mirror(
+        &self,
+        mirror: &Path,
+        origin: &Origin,
+        source: &GitSource,
+        into: &Path,
+    ) -> Result<(), WorkspaceError> {
+        let fetched = |error: GitError| self.fetch_error(origin, &error);
 
         if !mirror.join("HEAD").exists() {
-            self.rebuild(&mirror, &origin).await.map_err(fetched)?;
-        } else if !self.has_commit(&mirror, source.r#ref.as_deref()).await
-            && let Err(error) = self.update(&mirror, &origin).await
+            self.rebuild(mirror, origin).await.map_err(fetched)?;
+        } else if !self.has_commit(mirror, source.r#ref.as_deref()).await
+            && let Err(error) = self.update(mirror, origin).await
         {
             // A new mirror helps against a broken one, not against a remote that is away.
             if matches!(error, GitError::Away(_)) {
                 return Err(fetched(error));
             }
             tracing::info!(%error, "git mirror could not be brought up to date; making a new one");
-            self.rebuild(&mirror, &origin).await.map_err(fetched)?;
+            self.rebuild(mirror, origin).await.map_err(fetched)?;
         }
         for last in [false, true] {
-            match self.work_tree(&mirror, &origin, source, into).await {
+            match self.work_tree(mirror, origin, source, into).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Git(error)) if last || error.is_disk_full() || matches!(error, GitError::Away(_)) => {
@@ -143,7 +169,7 @@ impl Mirrors {
                 }
                 Err(Failure::Git(error)) => {
                     tracing::warn!(%error, "git mirror is of no use; making a new one");
-                    self.rebuild(&mirror, &origin).await.map_err(fetched)?;
+                    self.rebuild(mirror, origin).await.map_err(fetched)?;
                     tree::remove_contents(into).map_err(|error| WorkspaceError::io(into, error))?;
                 }
             }
@@ -213,7 +239,7 @@ impl Mirrors {
 
     /// Makes the mirror anew; the old one stays until the new one is whole.
     async fn rebuild(&self, mirror: &Path, origin: &Origin) -> Result<(), GitError> {
-        let fresh = mirror.with_extension("new");
+        let fresh = mirror.with_extension(prune::NEW);
         tree::remove_path(&fresh).map_err(GitError::Start)?;
         fs::create_dir(&fresh).map_err(GitError::Start)?;
         let made = async {
