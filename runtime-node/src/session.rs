@@ -31,6 +31,10 @@ enum SessionEnd {
     Refused(Fault),
     #[error("the server speaks protocol {0}, this node {NODE_PROTOCOL}")]
     Protocol(u32),
+    #[error(
+        "the server is of installation {theirs}, this node of {ours}: its address is another's, or the state directory is"
+    )]
+    Installation { ours: String, theirs: String },
     #[error("unexpected first message")]
     Unexpected,
     #[error("the node stops")]
@@ -69,7 +73,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shared.board.set_session(None);
         match end {
             SessionEnd::Stopped => return,
-            SessionEnd::Refused(_) | SessionEnd::Protocol(_) => tracing::error!(%end, "session with the server ended"),
+            SessionEnd::Refused(_) | SessionEnd::Protocol(_) | SessionEnd::Installation { .. } => {
+                tracing::error!(%end, "session with the server ended")
+            }
             _ => tracing::info!(%end, "session with the server ended; work goes on"),
         }
         tokio::select! {
@@ -116,6 +122,12 @@ async fn open(shared: &Arc<Shared>, epoch: u64, limit: Duration) -> Result<Opene
             // Both sides speak this version and the one before.
             if registered.protocol > NODE_PROTOCOL || registered.protocol + 1 < NODE_PROTOCOL {
                 return Err(SessionEnd::Protocol(registered.protocol));
+            }
+            if let (Some(ours), Some(theirs)) = (&shared.config.installation, &registered.installation)
+                && ours != theirs
+            {
+                let (ours, theirs) = (ours.clone(), theirs.clone());
+                return Err(SessionEnd::Installation { ours, theirs });
             }
             apply_verdicts(shared, &told, &registered.verdicts);
             Ok((session, registered, down))

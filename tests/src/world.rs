@@ -315,7 +315,7 @@ impl World {
             "--token",
             token,
         ]);
-        arguments.extend(words(&["--installation", &self.installation, "--state-dir"]));
+        arguments.extend(words(&["--state-dir"]));
         arguments.push(self.root.join(state).into());
         arguments.extend(self.node_arguments());
         Process::start(&paths::gantry()?, &arguments, &environment()?, log)

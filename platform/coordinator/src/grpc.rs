@@ -10,8 +10,10 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use gantry_directory::{Directory, ManageError, NodeIdentity};
 use gantry_engine::api::{NodePort, Refusal, Serves};
 use gantry_proto::v1::node_service_server::{NodeService, NodeServiceServer};
-use gantry_proto::v1::node_to_server;
-use gantry_proto::v1::{ArtifactChunk, GetArtifactRequest, NodeToServer, PutArtifactReply, ServerToNode};
+use gantry_proto::v1::{
+    ArtifactChunk, GetArtifactRequest, IdentifyReply, IdentifyRequest, NodeToServer, PutArtifactReply, ServerToNode,
+};
+use gantry_proto::v1::{node_to_server, server_to_node};
 use gantry_proto::{ErrorCode, NodeId, NodeTokenId, TenantId, limits};
 use parking_lot::Mutex;
 use tokio_stream::wrappers::ReceiverStream;
@@ -187,7 +189,21 @@ impl NodeService for NodeServer {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(from_session).map(Ok))))
+        let installation = self.directory.installation().to_string();
+        let answers = ReceiverStream::new(from_session).map(move |mut message| {
+            if let Some(server_to_node::Kind::Registered(registered)) = &mut message.kind {
+                registered.installation = Some(installation.clone());
+            }
+            Ok(message)
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn identify(&self, request: Request<IdentifyRequest>) -> Result<Response<IdentifyReply>, Status> {
+        self.authenticate(&request).await?;
+        Ok(Response::new(IdentifyReply {
+            installation: self.directory.installation().to_string(),
+        }))
     }
 
     async fn put_artifact(

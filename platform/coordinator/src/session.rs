@@ -12,7 +12,7 @@ use gantry_proto::v1::{
     Registered, ReleaseWorkspaces, ResultAccepted, ServerToNode, server_to_node,
 };
 use gantry_proto::{ErrorCode, NODE_PROTOCOL, NodeId, limits};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,11 @@ use crate::{Coordinator, Line, kind_of};
 
 /// Messages about tasks are spread over so many lanes: in order within a lane, and lanes share the engine's group commit.
 const LANES: usize = 32;
-/// Messages that one lane holds before the stream stops reading.
-const LANE_QUEUE: usize = 32;
+/// What all lanes of a session hold together, in units of [`BACKLOG_UNIT`], before the stream stops reading. Heartbeats come over the same stream, so it must
+/// read on while storage is slow. A node keeps at most 2 MiB of a step unacknowledged, in at most eight messages: this is room for more steps than a
+/// machine runs, and it bounds what a node that does not keep to that takes of our memory.
+const BACKLOG_UNITS: u32 = 64 << 10;
+const BACKLOG_UNIT: usize = 1 << 10;
 
 /// How long a message is tried while storage is away: less than a lease, which the node's next session renews.
 const RECORD_FOR: Duration = Duration::from_secs(10);
@@ -100,6 +103,8 @@ pub(crate) async fn run(
                 heartbeat_ms: coordinator.config.heartbeat_ms,
                 lease_ms: coordinator.config.lease_ms,
                 verdicts: registration.verdicts,
+                // The transport knows.
+                installation: None,
             };
             if !registration.release.is_empty() {
                 let release = ReleaseWorkspaces {
@@ -275,8 +280,10 @@ impl Session<'_> {
     async fn read(&self, mut inbound: mpsc::Receiver<NodeToServer>) {
         let mut lanes = JoinSet::new();
         let mut queues = Vec::with_capacity(LANES);
+        let backlog = Arc::new(Semaphore::new(BACKLOG_UNITS as usize));
         for _ in 0..LANES {
-            let (queue, work) = mpsc::channel(LANE_QUEUE);
+            // Never full: what is in it has its units of the backlog.
+            let (queue, work) = mpsc::channel(BACKLOG_UNITS as usize);
             queues.push(queue);
             lanes.spawn(lane(
                 Arc::clone(self.port),
@@ -316,14 +323,14 @@ impl Session<'_> {
                 Some(work) => {
                     let Some(assignee) = assignee_of(&work) else { continue };
                     let lane = usize::from(assignee.task.as_bytes()[15]) % LANES;
-                    // A lane that is stuck for so long keeps heartbeats back: the session ends, and the next one renews what is held.
-                    match timeout(self.coordinator.config.silence(), queues[lane].send(work)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(_)) => return,
-                        Err(_) => {
-                            tracing::warn!(node = %self.node, "session ended: its messages are not recorded in time");
-                            return;
-                        }
+                    // With all of the backlog in use heartbeats are kept back: after a while the session ends, and the next one renews what is held.
+                    let room = Arc::clone(&backlog).acquire_many_owned(units(&work));
+                    let Ok(Ok(room)) = timeout(self.coordinator.config.silence(), room).await else {
+                        tracing::warn!(node = %self.node, "session ended: its messages are not recorded in time");
+                        return;
+                    };
+                    if queues[lane].send((work, room)).await.is_err() {
+                        return;
                     }
                 }
                 None => tracing::debug!(node = %self.node, "message of an unknown kind ignored"),
@@ -366,6 +373,12 @@ impl Session<'_> {
     }
 }
 
+/// What a message takes of the backlog: its bytes, and at least one unit.
+fn units(work: &Kind) -> u32 {
+    let units = u32::try_from(work.encoded_len().div_ceil(BACKLOG_UNIT)).unwrap_or(BACKLOG_UNITS);
+    units.clamp(1, BACKLOG_UNITS)
+}
+
 fn assignee_of(work: &Kind) -> Option<&Assignee> {
     match work {
         Kind::StepStarted(message) => Some(&message.assignee),
@@ -383,11 +396,12 @@ fn assignee_of(work: &Kind) -> Option<&Assignee> {
 async fn lane(
     port: Arc<dyn NodePort>,
     node: NodeId,
-    mut work: mpsc::Receiver<Kind>,
+    mut work: mpsc::Receiver<(Kind, OwnedSemaphorePermit)>,
     orders: mpsc::Sender<ServerToNode>,
     session: CancellationToken,
 ) {
-    while let Some(message) = work.recv().await {
+    // The room of a message is free again when it is recorded.
+    while let Some((message, _room)) = work.recv().await {
         let answer = match record(&port, node, message).await {
             Ok(answer) => answer,
             Err(error) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer};
 use gantry_directory::{Directory, NewNodeToken, SqliteDirectory};
 use gantry_proto::v1::node_service_client::NodeServiceClient;
-use gantry_proto::v1::{NodeToServer, Register, node_to_server, server_to_node};
+use gantry_proto::v1::{IdentifyRequest, NodeToServer, Register, node_to_server, server_to_node};
 use gantry_proto::{ErrorCode, NODE_PROTOCOL, NodeId, PartitionId};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
@@ -87,11 +87,21 @@ async fn a_token_speaks_for_the_node_that_it_joined_with_and_for_no_other() {
     let own = NodeId::new(1, PartitionId::default(), 2);
     assert_eq!(join(&channel, &second, own).await.unwrap(), starting);
 
+    let identify = async |token: &SecretString| {
+        let mut request = Request::new(IdentifyRequest {});
+        let bearer = format!("Bearer {}", token.expose_secret()).parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+        NodeServiceClient::new(channel.clone()).identify(request).await
+    };
+    let told = identify(&second).await.unwrap().into_inner().installation;
+    assert_eq!(told, directory.installation().to_string());
+
     let nobody = SecretString::from("gn_0000000000000_none".to_owned());
     assert_eq!(
         join(&channel, &nobody, own).await.unwrap_err().code(),
         Code::Unauthenticated
     );
+    assert_eq!(identify(&nobody).await.unwrap_err().code(), Code::Unauthenticated);
     server.abort();
     coordinator.shutdown().await;
 }

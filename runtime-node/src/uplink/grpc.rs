@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use gantry_proto::ErrorCode;
 use gantry_proto::limits::SESSION_QUEUE_MAX;
 use gantry_proto::v1::node_service_client::NodeServiceClient;
-use gantry_proto::v1::{Artifact, ArtifactChunk, ArtifactHeader, Fault, GetArtifactRequest};
+use gantry_proto::v1::{Artifact, ArtifactChunk, ArtifactHeader, Fault, GetArtifactRequest, IdentifyRequest};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -84,6 +84,28 @@ impl GrpcUplink {
             authorization,
             connect_timeout,
         })
+    }
+
+    /// Asks the server whose it is: the id of its installation.
+    ///
+    /// # Errors
+    /// When it cannot be reached, refuses the token, or is too old to say.
+    pub async fn identify(&self) -> Result<String, UplinkError> {
+        let mut client = self.client();
+        let asked = tokio::time::timeout(self.connect_timeout, client.identify(self.request(IdentifyRequest {})));
+        match asked.await.map_err(silent)? {
+            Ok(reply) => Ok(reply.into_inner().installation),
+            Err(status) if status.code() == Code::Unimplemented => {
+                let fault = Fault::new(
+                    ErrorCode::ProtocolMismatch,
+                    "the server does not say which installation it is",
+                );
+                Err(UplinkError::Refused(
+                    fault.with_hint("upgrade the server, or give --installation"),
+                ))
+            }
+            Err(status) => Err(refused(&status)),
+        }
     }
 
     fn client(&self) -> NodeServiceClient<Channel> {

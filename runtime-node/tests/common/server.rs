@@ -135,6 +135,7 @@ impl Server {
             heartbeat_ms: self.heartbeat_ms,
             lease_ms: 5_000,
             verdicts,
+            installation: None,
         };
         to_node
             .send(ServerToNode {

@@ -76,6 +76,7 @@ pub(crate) async fn start(
     let fleet = Arc::new(DockerFleet::open(fleet).await.context("prepare the fleet")?);
 
     let mut config = NodeConfig::new(node, name(args)?, state_dir);
+    config.installation = Some(installation.to_owned());
     if let Some(slots) = args.slots {
         config.slots = slots;
     }

@@ -2,6 +2,7 @@
 
 mod core;
 pub(crate) mod dev;
+mod installation;
 mod local_node;
 mod local_uplink;
 pub(crate) mod node;

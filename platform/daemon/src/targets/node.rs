@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use gantry_runtime_node::GrpcUplink;
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 use super::local_node::{self, HostArgs};
-use super::signals;
+use super::{installation, signals};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -28,9 +29,9 @@ pub(crate) struct JoinArgs {
     /// Directory for everything that the node keeps
     #[arg(long, env = "GANTRY_NODE_STATE_DIR", default_value = "/var/lib/gantry-node")]
     state_dir: PathBuf,
-    /// Id of the installation that the node belongs to; label of its containers
-    #[arg(long, default_value = "default")]
-    installation: String,
+    /// Id of the installation that the node belongs to; the server says it, and one that is given here must be the same
+    #[arg(long)]
+    installation: Option<String>,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -49,8 +50,14 @@ pub(crate) async fn run(args: JoinArgs) -> Result<()> {
         (None, None) => bail!("a node token is needed: `gantry node token create NAME` on the server makes one"),
     };
     let uplink = GrpcUplink::new(server, &token, CONNECT_DEADLINE).context("prepare the connection to the server")?;
-    let node = local_node::start(&args.host, &args.state_dir, &args.installation, Arc::new(uplink)).await?;
-    signals::wait_for_end(&tokio_util::sync::CancellationToken::new()).await?;
+    let never = CancellationToken::new();
+    let installation = tokio::select! {
+        known = installation::find(&args.state_dir, args.installation.as_deref(), &uplink) => known?,
+        // Nothing has begun yet.
+        ended = signals::wait_for_end(&never) => return ended,
+    };
+    let node = local_node::start(&args.host, &args.state_dir, &installation, Arc::new(uplink)).await?;
+    signals::wait_for_end(&never).await?;
     node.stop().await;
     Ok(())
 }
