@@ -238,7 +238,7 @@ async fn a_node_that_never_stops_sending_fills_its_backlog_and_no_more() {
             chunks: vec![chunk],
         });
     }
-    let backlog = BACKLOG_UNITS as usize * BACKLOG_UNIT >> 20;
+    let backlog = (BACKLOG_UNITS as usize * BACKLOG_UNIT) >> 20;
     assert!(sent <= backlog + limits::SESSION_QUEUE_MAX + 2, "{sent} MiB were taken");
     coordinator.shutdown().await;
 }

@@ -86,7 +86,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_a_broken_contract() {
-        let long = |limit: u64| Some(Bytes::from(format!(r#"{{"a": "{}"}}"#, "x".repeat(limit as usize * 2))));
+        let long = |limit: u64| {
+            Some(Bytes::from(format!(
+                r#"{{"a": "{}"}}"#,
+                "x".repeat(usize::try_from(limit).unwrap() * 2)
+            )))
+        };
         let cases = [
             (
                 StepResult {

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 mod uploads;
+#[allow(unused_imports)] // only some test binaries send files
 pub use uploads::*;
 
 pub const ARTIFACT: &[u8] = b"0123456789";
