@@ -79,6 +79,16 @@ codes! {
     /// A fault of ours; the log has the details under the request id.
     Internal = "internal", "Internal error";
 
+    // ---- storage
+    /// A part of a data directory or backup is missing, cut or changed.
+    DataDamaged = "data-damaged", "Stored data is damaged";
+    /// A newer version of Gantry wrote it.
+    DataFormat = "data-format", "A newer version of Gantry wrote this";
+    /// Another process has the data directory.
+    DataInUse = "data-in-use", "The data directory is in use";
+    /// A backup cannot be made or restored so.
+    BackupRefused = "backup-refused", "The backup or restore was refused";
+
     // ---- steps
     /// The step's process ended with another exit code than 0.
     StepExit = "step-exit", "The step's command failed";

@@ -1,8 +1,11 @@
 //! `gantry`: the whole product on a laptop, and every role of a fleet.
 
+mod backup;
 mod cli;
 mod client;
 mod data_dir;
+mod erasures;
+mod fault;
 mod targets;
 mod telemetry;
 
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
     };
     let exit = runtime.block_on(cli.run()).unwrap_or_else(|error| {
         eprintln!("gantry: {error:#}");
+        if let Some(code) = fault::code_of(&error) {
+            eprintln!("gantry: {code}, see docs/errors/{code}.md", code = code.as_str());
+        }
         if error.is::<Refused>() || error.is::<Usage>() {
             Exit::Refused
         } else {

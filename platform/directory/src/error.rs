@@ -33,7 +33,7 @@ pub enum OpenError {
     #[error("cannot hash secrets: {0}")]
     Hash(#[from] HashError),
     /// A stored value is not what this version writes.
-    #[error("the directory is damaged: {0}")]
+    #[error("the directory is damaged: {0}. Restore the data directory from a backup")]
     Damaged(String),
 }
 

@@ -61,6 +61,8 @@ names! {
         Key = "key",
         /// Tokens with which nodes join.
         NodeToken = "node_token",
+        /// Backups of the whole installation.
+        Backup = "backup",
         /// The caller's own identity.
         Identity = "identity",
         /// State of the installation as a tenant may see it.
@@ -142,6 +144,7 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::NodeToken, Verb::List, ADMINS),
     grant(Resource::NodeToken, Verb::Create, ADMINS),
     grant(Resource::NodeToken, Verb::Revoke, ADMINS),
+    grant(Resource::Backup, Verb::Create, ADMINS),
     grant(Resource::Identity, Verb::Get, EVERYBODY),
     grant(Resource::Status, Verb::Get, EVERYBODY),
 ];

@@ -13,6 +13,7 @@ mod call;
 mod config;
 mod dto;
 mod handlers;
+mod maintenance;
 
 mod openapi;
 mod operation;
@@ -24,6 +25,7 @@ mod serve;
 mod sse;
 
 pub use config::GatewayConfig;
+pub use maintenance::{BackupOptions, BackupStream, Maintenance};
 pub use openapi::document as openapi_document;
 pub use operation::{OperationInfo, Permission};
 pub use operations::list as operation_list;

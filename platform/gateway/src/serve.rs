@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::GatewayConfig;
+use crate::maintenance::Maintenance;
 use crate::{operations, routing};
 
 /// What a gateway is made of.
@@ -22,6 +23,8 @@ pub struct Gateway {
     pub directory: Arc<dyn Directory>,
     /// Wake-ups for streams.
     pub bus: Arc<dyn EventBus>,
+    /// Work on the installation as a whole, where this process has its storage.
+    pub maintenance: Option<Arc<dyn Maintenance>>,
     /// Settings.
     pub config: GatewayConfig,
 }
@@ -31,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) maintenance: Option<Arc<dyn Maintenance>>,
     pub(crate) config: GatewayConfig,
     pub(crate) openapi: bytes::Bytes,
     pub(crate) streams: Arc<Semaphore>,
@@ -46,6 +50,7 @@ pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
         backend: gateway.backend,
         directory: gateway.directory,
         bus: gateway.bus,
+        maintenance: gateway.maintenance,
         config: gateway.config,
         openapi: serde_json::to_vec(&openapi).unwrap_or_default().into(),
         streams,

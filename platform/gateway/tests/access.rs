@@ -55,6 +55,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("list_node_tokens", "admin"),
     ("create_node_token", "admin"),
     ("revoke_node_token", "admin"),
+    ("create_backup", "admin"),
     ("whoami", "read"),
     ("status", "read"),
     ("workflow_schema", "public"),
@@ -198,6 +199,9 @@ async fn every_operation_is_allowed_to_exactly_those_who_may() {
                 "{} by another tenant",
                 operation.id
             );
+        } else if operation.id == "create_backup" {
+            // It holds the data of every tenant: an admin of one of them is not enough.
+            assert_eq!((status, code.as_deref()), (403, Some("forbidden")));
         } else if operation.id != "error_page" {
             assert!(
                 (200..300).contains(&status),

@@ -455,3 +455,21 @@ async fn status_and_health() {
     assert_eq!(problem(world.send(open("/readyz")).await).await.0, 503);
     assert_eq!(world.send(open("/healthz")).await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_backup_is_a_stream_that_nobody_on_the_way_keeps() {
+    let world = World::new().await;
+    let ask = async |query: &str| {
+        let request = Request::post(format!("/api/v1/backups{query}"))
+            .header("x-api-key", &world.admin)
+            .body(Body::empty())
+            .unwrap();
+        world.send(request).await
+    };
+    let response = ask("?artifacts=true").await;
+    assert_eq!(response.headers()["content-type"], "application/x-tar");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    assert_eq!(text(response).await, "artifacts: true");
+    assert_eq!(text(ask("").await).await, "artifacts: false");
+    assert_eq!(problem(ask("?artifacts=maybe").await).await.1, "invalid-request");
+}

@@ -6,9 +6,11 @@
 //! **After a failed write** the store refuses further ones until it is reopened: what the failed one left is only known after recovery.
 //!
 //! **Damage.** A record that was cut off at the end of the log is the trace of a crash and is dropped, it was never acknowledged. Everything else is
-//! refused at open: a bad record before the end, a missing or truncated file, a hash chain that does not hold over a partition's live tail. A flipped
+//! refused at open: a bad record before the end, a missing or truncated file, a hash chain that does not hold over a partition's live tail, a log that ends
+//! before its anchor (a small file beside the database, so that losing the newest files with what names them is not taken for never having had them). A flipped
 //! bit inside a table's data block is found by its checksum when the block is read, and is a [`ReadError::Damaged`].
 
+mod anchor;
 mod checkpoint;
 mod load;
 mod open;
@@ -27,6 +29,7 @@ use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, WriteBatch, WriteOption
 pub use self::load::Loader;
 pub use self::snapshot::Snapshot;
 
+use self::anchor::Anchor;
 use self::checkpoint::Checkpoints;
 use self::words::WrittenWords;
 use crate::admission::admit;
@@ -137,6 +140,7 @@ struct Owners {
     checkpoints: Checkpoints,
     /// What the log is written with; a newer Gantry's words keep an older one out.
     words: WrittenWords,
+    anchor: Anchor,
     /// Why no further write is taken.
     failed: Option<String>,
 }
@@ -189,6 +193,20 @@ impl RocksStore {
             owners.failed = Some(reason.clone());
             CommitError::Unknown { reason }
         })
+    }
+
+    /// Notes outside of the database how far the logs are. What it guards against needs a second fault, so failing to write it fails no commit.
+    fn write_anchor(&self) {
+        let ends = (0..self.partitions)
+            .filter_map(PartitionId::new)
+            .map(|partition| Ok((partition, crate::chain::log_end(self, partition)?)))
+            .collect::<Result<Vec<_>, ReadError>>();
+        let written = ends
+            .map_err(|error| error.to_string())
+            .and_then(|ends| anchor::write(&self.path, &ends).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            tracing::warn!(error, path = %self.path.display(), "the journal's anchor could not be written");
+        }
     }
 
     fn collect(
@@ -289,7 +307,11 @@ impl Store for RocksStore {
             if let Some(text) = owners.words.due() {
                 writes.put(meta::vocabulary(), text);
             }
+            let bytes = writes.size_in_bytes() as u64;
             self.write_synced(&mut owners, writes)?;
+            if owners.anchor.note(bytes) {
+                self.write_anchor();
+            }
         }
         Ok(verdicts)
     }

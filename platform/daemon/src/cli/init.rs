@@ -28,7 +28,7 @@ pub(crate) async fn run(args: InitArgs, form: Form) -> Result<Exit> {
         }
         Err(error) => return Err(error.into()),
     };
-    FileKeyRing::open_or_create(&data.master_key())?;
+    let keyring = FileKeyRing::open_or_create(&data.master_key())?;
     let directory = SqliteDirectory::open(data.directory())
         .await
         .context("open the directory")?;
@@ -37,6 +37,11 @@ pub(crate) async fn run(args: InitArgs, form: Form) -> Result<Exit> {
         .await
         .context("create the first tenant and key")?;
     let installation = directory.installation();
+    data.note(
+        &["master.key", "directory.db"],
+        &installation.to_string(),
+        &keyring.id(),
+    )?;
     match (&bootstrap.admin, form) {
         (Some(admin), Form::Text) => {
             eprintln!(

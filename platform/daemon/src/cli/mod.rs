@@ -1,9 +1,12 @@
 //! The command line. Data goes to stdout, talk to stderr; `-o json` prints answers as they came from the API.
 
 mod artifact;
+mod backup;
 mod doctor;
 mod follow;
 mod init;
+mod journal;
+mod journal_export;
 mod key;
 mod logs;
 mod node;
@@ -88,6 +91,13 @@ enum Command {
     /// Manage API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Look into the journal of a data directory
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Back the whole installation up, while it runs
+    Backup(backup::BackupArgs),
+    /// Make a data directory from a backup
+    Restore(backup::RestoreArgs),
     /// Check what this machine needs to run steps
     Doctor(doctor::DoctorArgs),
 }
@@ -120,6 +130,9 @@ impl Cli {
             Command::Artifact(command) => artifact::run(command, &connection, form).await,
             Command::Upload(args) => upload::run(args, &connection, form).await,
             Command::Key(command) => key::run(command, &connection, form).await,
+            Command::Journal(command) => journal::run(command, form).await,
+            Command::Backup(args) => backup::backup(args, &connection, form).await,
+            Command::Restore(args) => backup::restore(args, form).await,
             Command::Doctor(args) => doctor::run(args, form).await,
         }
     }

@@ -1,12 +1,17 @@
 //! The data directory: where everything durable of one installation lives, and the lock that keeps a second process out.
 
+pub(crate) mod stamp;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
+
+use stamp::Stamp;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +20,28 @@ pub(crate) enum DataDirError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("data directory {} is in use by process {holder}: stop it first, or give another --data-dir", path.display())]
     InUse { path: PathBuf, holder: String },
+    #[error("{} is no data directory of Gantry: there is no journal in it", path.display())]
+    NotOne { path: PathBuf },
+    #[error(
+        "data directory {} has format {stored}, this Gantry ({version}) reads up to {known}: run Gantry {writer} or newer, or restore the backup from before the upgrade",
+        path.display(), version = env!("CARGO_PKG_VERSION"), known = stamp::DATA_FORMAT
+    )]
+    Newer { path: PathBuf, stored: u32, writer: String },
+    #[error("data directory {} is damaged: {what}: {detail}. Put back what is missing, or restore the whole directory from a backup", path.display())]
+    Damaged {
+        path: PathBuf,
+        what: String,
+        detail: String,
+    },
+    #[error("the restore into data directory {} has not ended: delete the directory and restore again", path.display())]
+    HalfRestored { path: PathBuf },
 }
 
 /// A data directory that this process owns until it drops it.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
+    stamp: Mutex<Stamp>,
     /// Holds the lock; the kernel releases it when the process dies, however it dies.
     _lock: File,
 }
@@ -39,8 +60,73 @@ pub(crate) struct Endpoints {
 }
 
 impl DataDir {
-    /// Creates what is missing (mode 0700) and takes the lock.
+    /// Creates what is missing (mode 0700), takes the lock, and brings an older directory to today's format.
     pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
+        let (root, lock) = Self::take(root)?;
+        let stamp = Mutex::new(Stamp::settle(&root)?);
+        Ok(Self {
+            root,
+            stamp,
+            _lock: lock,
+        })
+    }
+
+    /// As [`Self::open`], for those who would look into a directory and not make one.
+    pub(crate) fn open_existing(root: &Path) -> Result<Self, DataDirError> {
+        if root.join("journal").is_dir() {
+            Self::open(root)
+        } else {
+            Err(DataDirError::NotOne { path: root.to_owned() })
+        }
+    }
+
+    /// Takes a directory that a restore fills: the stamp says so until [`Self::note`].
+    pub(crate) fn begin_restore(root: &Path) -> Result<Self, DataDirError> {
+        let (root, lock) = Self::take(root)?;
+        let stamp = Stamp::restoring();
+        stamp.write(&root)?;
+        Ok(Self {
+            root,
+            stamp: Mutex::new(stamp),
+            _lock: lock,
+        })
+    }
+
+    /// Notes that every part is there, and whose they are. From now on a missing or exchanged one is damage.
+    pub(crate) fn note(&self, parts: &[&str], installation: &str, master_key: &str) -> Result<(), DataDirError> {
+        let mut stamp = self.stamp.lock();
+        let other = |what: &str, found: &str, expected: &str| DataDirError::Damaged {
+            path: self.root.clone(),
+            what: what.to_owned(),
+            detail: format!("it is {found}, and {expected} belongs here"),
+        };
+        if let Some(expected) = stamp.master_key.as_deref().filter(|expected| *expected != master_key) {
+            return Err(other("master.key", master_key, expected));
+        }
+        if let Some(expected) = stamp
+            .installation
+            .as_deref()
+            .filter(|expected| *expected != installation)
+        {
+            return Err(other("directory.db", installation, expected));
+        }
+        let mut noted = stamp.clone();
+        noted.parts.extend(parts.iter().map(|part| (*part).to_owned()));
+        noted.installation = Some(installation.to_owned());
+        noted.master_key = Some(master_key.to_owned());
+        noted.restoring = false;
+        if noted != *stamp {
+            noted.write(&self.root)?;
+            *stamp = noted;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn take(root: &Path) -> Result<(PathBuf, File), DataDirError> {
         let io = |source| DataDirError::Io {
             path: root.to_owned(),
             source,
@@ -68,7 +154,7 @@ impl DataDir {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(io)?;
-        Ok(Self { root, _lock: lock })
+        Ok((root, lock))
     }
 
     pub(crate) fn journal(&self) -> PathBuf {

@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
+use super::maintenance::Backups;
+use crate::data_dir::stamp::PARTS;
 use crate::data_dir::{DataDir, Endpoints};
 
 /// What every role with an engine takes.
@@ -47,6 +49,7 @@ pub(crate) struct Core {
     coordinator: Arc<Coordinator>,
     http: SocketAddr,
     grpc: Option<SocketAddr>,
+    backups: Arc<Backups>,
     /// Ends the listeners.
     stop: CancellationToken,
     /// Set when a listener ended by itself, or storage failed for good.
@@ -74,6 +77,18 @@ impl Core {
         let segments = Arc::new(SegmentStore::open(&data.segments()).context("open the output segments")?);
         let blobs = Arc::new(BlobStore::local(&data.blobs()).context("open the blob store")?);
 
+        // From now on a part that is missing or another one is damage, and not a new installation.
+        data.note(&PARTS, &directory.installation().to_string(), &keyring.id())?;
+        let store = Arc::new(store);
+        let stop = CancellationToken::new();
+        let backups = Arc::new(Backups::new(
+            Arc::clone(&store),
+            Arc::clone(&directory),
+            &data,
+            keyring.id(),
+            stop.clone(),
+        ));
+
         let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::default());
         let coordinator = Coordinator::new(CoordinatorConfig {
             heartbeat_ms: args.lease_ms / 6,
@@ -84,7 +99,7 @@ impl Core {
             ..Settings::default()
         };
         let parts = Parts {
-            store: Arc::new(store),
+            store,
             keyring: Arc::new(keyring),
             segments,
             blobs,
@@ -106,7 +121,8 @@ impl Core {
             coordinator,
             http: args.listen,
             grpc,
-            stop: CancellationToken::new(),
+            backups,
+            stop,
             failed: CancellationToken::new(),
             listeners: JoinSet::new(),
         };
@@ -123,6 +139,7 @@ impl Core {
             backend: Arc::clone(&self.engine) as _,
             directory: Arc::clone(&self.directory) as Arc<dyn Directory>,
             bus,
+            maintenance: Some(Arc::clone(&self.backups) as _),
             config: GatewayConfig::new(env!("CARGO_PKG_VERSION"), gantry_engine::spec::schema()),
         };
         let stop = self.stop.clone();
@@ -221,6 +238,7 @@ impl Core {
             let ended = ended.context("a listener panicked").and_then(|ended| ended);
             outcome = outcome.and(ended);
         }
+        self.backups.finish().await;
         self.engine.shutdown().await;
         self.directory.close().await;
         outcome

@@ -5,6 +5,7 @@ pub(crate) mod dev;
 mod installation;
 mod local_node;
 mod local_uplink;
+pub(crate) mod maintenance;
 pub(crate) mod node;
 pub(crate) mod server;
 mod signals;

@@ -6,6 +6,7 @@ mod node_bindings;
 mod node_tokens;
 mod open;
 mod playbooks;
+mod snapshot;
 mod tenants;
 
 use std::path::Path;

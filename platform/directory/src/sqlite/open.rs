@@ -50,14 +50,16 @@ impl SqliteDirectory {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("cache_size", "-512")
             .thread_name(|_| "directory-sql".to_owned());
+        let damage = |error| damage(path, error);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(BUSY_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(connect.clone())
-            .await?;
-        let installation = prepare(&writer).await?;
+            .await
+            .map_err(|error| damage(OpenError::Storage(error)))?;
+        let installation = prepare(&writer).await.map_err(damage)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .acquire_timeout(BUSY_TIMEOUT)
@@ -79,11 +81,45 @@ impl SqliteDirectory {
 /// Migrations and installation id in one exclusive transaction: a second process that starts at the same time waits, then finds everything done.
 async fn prepare(writer: &SqlitePool) -> Result<InstallationId, OpenError> {
     let mut connection = writer.acquire().await?;
+    check(&mut connection).await?;
     let mut tx = connection.begin_with("BEGIN EXCLUSIVE").await?;
     migrate(&mut tx).await?;
     let installation = installation(&mut tx).await?;
     tx.commit().await?;
     Ok(installation)
+}
+
+/// What SQLite says of a file that is none of its own, or whose structure does not hold, is named as damage of that file.
+fn damage(path: &Path, error: OpenError) -> OpenError {
+    let source = match &error {
+        OpenError::Storage(source) | OpenError::Migrate(MigrateError::Execute(source)) => Some(source),
+        _ => None,
+    };
+    let code = source
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(sqlx::error::DatabaseError::code);
+    // SQLITE_CORRUPT and SQLITE_NOTADB; extended codes have more in the upper bytes.
+    let primary = code
+        .as_deref()
+        .and_then(|code| code.parse::<u32>().ok())
+        .map(|code| code & 0xff);
+    match primary {
+        Some(11 | 26) => OpenError::Damaged(format!("{}: {error}", path.display())),
+        _ => error,
+    }
+}
+
+/// Reads the whole structure: a directory is small, and damage is better found now than by a request.
+async fn check(connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    let found: String = sqlx::query("PRAGMA quick_check(1)")
+        .fetch_one(connection)
+        .await?
+        .try_get(0)?;
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(OpenError::Damaged(found))
+    }
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), OpenError> {

@@ -78,7 +78,9 @@ pub enum StartError {
     #[error("{0} partitions: there must be 1 to {limit}", limit = PartitionId::LIMIT)]
     Partitions(u16),
     /// A partition could not be taken or recovered.
-    #[error("partition {partition} cannot be recovered: {reason}")]
+    #[error(
+        "partition {partition} cannot be recovered: {reason}. `gantry journal verify` says what holds; where it is damaged, restore the data directory from a backup"
+    )]
     Recovery {
         /// Which.
         partition: PartitionId,

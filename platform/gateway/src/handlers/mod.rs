@@ -1,6 +1,7 @@
 //! What operations do: read the request, ask engine or directory, shape the answer.
 
 pub(crate) mod artifacts;
+pub(crate) mod backup;
 pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod keys;

@@ -1,5 +1,6 @@
 //! The list of everything that can be reached, one file for each kind of resource. Nothing else is.
 
+mod backup;
 mod keys;
 mod nodes;
 mod playbooks;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Operation> {
         uploads::operations(),
         nodes::operations(),
         keys::operations(),
+        backup::operations(),
         system::operations(),
     ]
     .into_iter()

@@ -9,6 +9,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options, WriteBatch,
 };
 
+use super::anchor::{self, Anchor};
 use super::checkpoint::{self, Checkpoints};
 use super::words::{self, WrittenWords};
 use super::{OpenError, Owners, RocksOptions, RocksStore, synced};
@@ -72,6 +73,10 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
     durable_fs::create_dir_all(dir).map_err(|error| io(error.to_string()))?;
     let lock = take_lock(dir)?;
     let existed = dir.join("CURRENT").exists();
+    if !existed {
+        // Without it the database would be made anew over the files of the old one.
+        refuse_remains(dir, &path)?;
+    }
     let db = DB::open(&options(), dir).map_err(|error| classify(&path, &error))?;
     let read = |key: bytes::Bytes| db.get(key).map_err(|error| classify(&path, &error));
     match read(meta::format())? {
@@ -120,6 +125,7 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
         epochs,
         checkpoints: Checkpoints::new(stored),
         words,
+        anchor: Anchor::default(),
         failed: None,
     });
     let store = RocksStore {
@@ -131,6 +137,8 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
         _lock: lock,
     };
     check_chains(&store, stored, &path)?;
+    check_anchor(&store, &path)?;
+    store.write_anchor();
     Ok(store)
 }
 
@@ -151,6 +159,56 @@ pub(super) fn take_lock(dir: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
         Err(TryLockError::Error(error)) => Err(io(error)),
     }
+}
+
+/// Files of a database in a directory that names no database.
+fn refuse_remains(dir: &Path, path: &str) -> Result<(), OpenError> {
+    let io = |error: std::io::Error| OpenError::Io {
+        path: path.into(),
+        reason: error.to_string(),
+    };
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+        let of_database = name.starts_with("MANIFEST-")
+            || Path::new(&name)
+                .extension()
+                .is_some_and(|extension| extension == "sst" || extension == "log");
+        if of_database {
+            return Err(damaged(
+                path,
+                "the file CURRENT is missing",
+                &format!("{name} and others are there"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The logs reach as far as they are known to have come, and are the same there.
+fn check_anchor(store: &RocksStore, path: &str) -> Result<(), OpenError> {
+    let anchored = anchor::read(&store.path).map_err(|detail| damaged(path, "the anchor", &detail))?;
+    for (partition, position) in anchored.unwrap_or_default() {
+        let what = || format!("the log of partition {partition}");
+        let fail = |error: ReadError| damaged(path, &what(), &error.to_string());
+        let end = crate::chain::log_end(store, partition).map_err(fail)?;
+        if end.next_seq < position.next_seq {
+            let detail = format!(
+                "it ends with record {}, and had {} when it was last noted: newer files are lost",
+                end.next_seq - 1,
+                position.next_seq - 1
+            );
+            return Err(damaged(path, &what(), &detail));
+        }
+        let found = LogReader::from_seq(store, partition, position.next_seq).map_err(fail)?;
+        if found.position() != position {
+            return Err(damaged(
+                path,
+                &what(),
+                &format!("record {} is another one than was noted", position.next_seq - 1),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn db_has_keys(db: &DB) -> bool {
