@@ -15,6 +15,8 @@ mod remote;
 mod retry;
 mod sample;
 mod sse;
+mod stalls;
+mod storage;
 mod submit;
 mod uploads;
 

@@ -3,6 +3,7 @@
 //! A test is a scenario: [`world::Scenario`] starts an installation of its own, hands the test a [`world::World`] to act on, and afterwards checks that
 //! nothing is left behind. There is no mock in here; what a scenario needs and the machine does not have is a failure, not a skip.
 
+pub mod alone;
 pub mod api;
 pub mod cli;
 pub mod docker;

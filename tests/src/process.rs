@@ -75,6 +75,16 @@ impl Process {
         Ok(())
     }
 
+    /// SIGSTOP: it does nothing at all until [`Self::resume`].
+    pub fn pause(&self) -> Result<()> {
+        kill_process(self.pid, Signal::STOP).context("SIGSTOP")
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        kill_process(self.pid, Signal::CONT).context("SIGCONT")
+    }
+
     /// SIGTERM, and waits until it is gone.
     pub async fn stop(mut self) -> Result<ExitStatus> {
         kill_process(self.pid, Signal::TERM).context("SIGTERM")?;

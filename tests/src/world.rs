@@ -299,6 +299,58 @@ impl World {
         Ok(())
     }
 
+    /// Stops the node with SIGSTOP: it lives, and does nothing.
+    pub async fn pause_node(&self) -> Result<()> {
+        self.node
+            .lock()
+            .await
+            .as_ref()
+            .context("the node does not run")?
+            .pause()
+    }
+
+    /// Lets the node go on.
+    pub async fn resume_node(&self) -> Result<()> {
+        self.node
+            .lock()
+            .await
+            .as_ref()
+            .context("the node does not run")?
+            .resume()
+    }
+
+    /// Stops the daemon with SIGSTOP: it lives, and does nothing.
+    pub async fn pause_server(&self) -> Result<()> {
+        self.server
+            .lock()
+            .await
+            .as_ref()
+            .context("the server does not run")?
+            .pause()
+    }
+
+    /// Lets the daemon go on.
+    pub async fn resume_server(&self) -> Result<()> {
+        self.server
+            .lock()
+            .await
+            .as_ref()
+            .context("the server does not run")?
+            .resume()
+    }
+
+    /// Waits until the node of this name is in one of these states.
+    pub async fn node_named(&self, name: &str, states: &[&str]) -> Result<()> {
+        wait::until(&format!("node {name} that is {states:?}"), START_DEADLINE, async || {
+            let nodes = self.api.nodes().await?;
+            let found = nodes
+                .iter()
+                .any(|node| node.name == name && states.contains(&node.state.as_str()));
+            Ok(found.then_some(()))
+        })
+        .await
+    }
+
     /// Starts another node that shows `token`; its output goes to `log`.
     pub fn start_intruder(&self, token: &str, log: &Path) -> Result<Process> {
         self.spawn_node("intruder", "intruder", token, log)
