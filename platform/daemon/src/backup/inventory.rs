@@ -19,7 +19,7 @@ pub(super) type Owned = (TenantId, WorkflowId);
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) path: PathBuf,
-    /// `<tenant>/<workflow>/<name>`.
+    /// Path below the root: `<tenant>/<workflow>/<name>`.
     pub(super) name: String,
     pub(super) bytes: u64,
 }
@@ -51,7 +51,29 @@ fn of_kind(store: &dyn Store, partitions: u16, kind: Kind) -> Result<BTreeSet<Ow
 
 /// Files of a workflow under `root`, by name, with their length now. None when there is no directory: no output, or erased meanwhile.
 pub(super) fn files(root: &Path, (tenant, workflow): Owned) -> Result<Vec<Found>, BackupError> {
-    let dir = root.join(tenant.to_string()).join(workflow.to_string());
+    files_under(root, &format!("{tenant}/{workflow}"))
+}
+
+/// Files of uploads that the journal knows, under the root of blobs.
+pub(super) fn uploads(store: &dyn Store, partitions: u16, blobs: &Path) -> Result<Vec<Found>, BackupError> {
+    let mut owners = Vec::new();
+    for partition in (0..partitions).filter_map(PartitionId::new) {
+        walk(store, &keys::all_of(Kind::Upload, partition), |key, _| {
+            if let Some(Parsed::Upload { tenant, upload, .. }) = keys::parse(key) {
+                owners.push(format!("uploads/{tenant}/{upload}"));
+            }
+            Ok(())
+        })?;
+    }
+    let mut found = Vec::new();
+    for owner in owners {
+        found.extend(files_under(blobs, &owner)?);
+    }
+    Ok(found)
+}
+
+fn files_under(root: &Path, owner: &str) -> Result<Vec<Found>, BackupError> {
+    let dir = root.join(owner);
     let fail = |source: io::Error| BackupError::Io {
         what: format!("list {}", dir.display()),
         source,
@@ -74,7 +96,7 @@ pub(super) fn files(root: &Path, (tenant, workflow): Owned) -> Result<Vec<Found>
         if meta.is_file() && !name.contains('#') {
             found.push(Found {
                 path: entry.path(),
-                name: format!("{tenant}/{workflow}/{name}"),
+                name: format!("{owner}/{name}"),
                 bytes: meta.len(),
             });
         }

@@ -158,17 +158,11 @@ impl Packer<'_> {
         let mut list = Parts::new("artifacts/", "jsonl");
         for workflow in all {
             self.unless_stopped(from)?;
-            for file in inventory::files(from.blobs, workflow)? {
-                summary.artifacts += 1;
-                let line = serde_json::json!({"object": file.name, "sealed_bytes": file.bytes});
-                list.buffer.extend_from_slice(line.to_string().as_bytes());
-                list.buffer.push(b'\n');
-                list.full(self)?;
-                if options.artifacts {
-                    self.copy(&format!("blobs/{}", file.name), &file.path, file.bytes)?;
-                }
-            }
+            let files = inventory::files(from.blobs, workflow)?;
+            summary.artifacts += self.blobs(&files, options, &mut list)?;
         }
+        let uploads = inventory::uploads(&snapshot, snapshot.partitions(), from.blobs)?;
+        self.blobs(&uploads, options, &mut list)?;
         list.flush(self)?;
         let manifest = Manifest {
             summary: summary.clone(),
@@ -176,6 +170,20 @@ impl Packer<'_> {
         };
         self.document(MANIFEST, &manifest)?;
         Ok(summary)
+    }
+
+    /// Lists objects, and copies them where that is wanted; how many.
+    fn blobs(&mut self, files: &[Found], options: Options, list: &mut Parts) -> Result<u64, BackupError> {
+        for file in files {
+            let line = serde_json::json!({"object": file.name, "sealed_bytes": file.bytes});
+            list.buffer.extend_from_slice(line.to_string().as_bytes());
+            list.buffer.push(b'\n');
+            list.full(self)?;
+            if options.artifacts {
+                self.copy(&format!("blobs/{}", file.name), &file.path, file.bytes)?;
+            }
+        }
+        Ok(files.len() as u64)
     }
 
     fn unless_stopped(&self, from: &Installation<'_>) -> Result<(), BackupError> {

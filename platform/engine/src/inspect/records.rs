@@ -7,7 +7,7 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use super::render;
-use crate::processor::storage::{ContentError, open_payload};
+use crate::processor::storage::{ContentError, content_owner, open_payload};
 
 /// Which records.
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,8 +135,9 @@ fn view(
     fields.insert("data".into(), data);
     if let Some(sealed) = &record.payload {
         fields.insert("payload_bytes".into(), json!(sealed.len()));
-        if let (Some(unsealer), Some(workflow)) = (unsealer, record.workflow) {
-            fields.insert("payload".into(), unsealer.payload(entry.tenant, workflow, seq, sealed)?);
+        let owner = content_owner(record.event.kind.as_ref(), record.workflow);
+        if let (Some(unsealer), Some(owner)) = (unsealer, owner) {
+            fields.insert("payload".into(), unsealer.payload(entry.tenant, owner, seq, sealed)?);
         }
     }
     Ok(Value::Object(fields))
