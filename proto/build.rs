@@ -2,8 +2,8 @@
 //! where an id is meant.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["common", "journal", "node", "query", "supervisor"].map(|name| format!("proto/gantry/v1/{name}.proto"));
+    let files = ["common", "journal", "letters", "node", "query", "supervisor"]
+        .map(|name| format!("proto/gantry/v1/{name}.proto"));
     for file in &files {
         println!("cargo::rerun-if-changed={file}");
     }

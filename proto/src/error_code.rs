@@ -124,6 +124,10 @@ codes! {
     DependencyFailed = "dependency-failed", "A needed task failed";
     /// The workflow was cancelled.
     WorkflowCancelled = "workflow-cancelled", "The workflow was cancelled";
+    /// The workflow that a task started did not complete.
+    ChildFailed = "child-failed", "A child workflow did not complete";
+    /// More items of a task over a list failed than it tolerates.
+    ItemsFailed = "items-failed", "Too many items failed";
     /// A task of the workflow failed.
     TaskFailed = "task-failed", "A task failed";
 

@@ -105,6 +105,15 @@ pub const BATCH_COMMANDS_MAX: usize = 256;
 /// Partitions of a new data directory. Twice the cores of a laptop, so that one slow decide does not stop everybody; 12 bits at most.
 pub const PARTITIONS_DEFAULT: u16 = 8;
 
+/// Letters that one partition hands another at once: one batch there makes them durable together.
+pub const LETTERS_PER_DELIVERY_MAX: usize = 64;
+
+/// What users wrote in one delivery of letters; a single larger one goes alone. Bounds what is held in memory on the way.
+pub const DELIVERY_BYTES_MAX: usize = 4 << 20;
+
+/// Generations of workflows that start workflows. A person cannot follow more, and a definition that starts itself ends there.
+pub const CHILD_DEPTH_MAX: u32 = 8;
+
 /// Messages queued towards or from one node before the stream stops reading.
 pub const SESSION_QUEUE_MAX: usize = 1_024;
 

@@ -6,6 +6,7 @@ mod apart;
 mod attempts;
 mod bad_input;
 mod cancel;
+mod children;
 mod crash;
 mod docker_down;
 mod keys;

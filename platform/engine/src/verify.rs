@@ -11,7 +11,7 @@ use crate::core::rows::{IdempotencyRow, NodeRow, UploadRow};
 use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
 use crate::inspect;
-use crate::processor::load::{decode, walk, workflow_rows};
+use crate::processor::load::{decode, mail, walk, workflow_rows};
 use crate::processor::node_tenant;
 use crate::verify_kept::Kept;
 
@@ -208,6 +208,11 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
         Ok(())
     })?;
     wrong.extend(uploads_left.keys().map(|id| format!("upload {id}")));
+    let mail = mail(store, partition)?;
+    if mail != state.mail {
+        let detail = format!("stored {mail:?}, folded {:?}", state.mail);
+        return Err(differs("the letters between partitions", detail));
+    }
     match wrong.into_iter().next() {
         Some(what) => Err(differs(what, "row and log disagree")),
         None => Ok(()),

@@ -44,6 +44,12 @@ pub enum Kind {
     Destroy = 0x45,
     /// An upload row.
     Upload = 0x50,
+    /// A letter to another partition that is not acknowledged.
+    Outbox = 0x60,
+    /// How many letters were sent to a partition, and acknowledged by it.
+    Sent = 0x61,
+    /// Which letters of a partition have been received.
+    Received = 0x62,
 }
 
 /// A range of keys, `from..to`.
@@ -305,6 +311,35 @@ pub fn uploads_of(partition: PartitionId, tenant: TenantId) -> KeyRange {
     KeyRange::of_prefix(with_ids(Kind::Upload, partition, &[tenant.as_bytes()]))
 }
 
+/// A letter that a partition keeps until its receiver has acknowledged it.
+#[must_use]
+pub fn outbox(partition: PartitionId, tenant: TenantId, to: PartitionId, number: u64) -> Bytes {
+    let mut key = head(Kind::Outbox, partition, HEAD + ID + 2 + 8);
+    key.put_slice(tenant.as_bytes());
+    key.put_u16(to.index());
+    key.put_u64(number);
+    key.freeze()
+}
+
+/// What a partition has sent to another one, whoever it was about.
+#[must_use]
+pub fn sent(partition: PartitionId, to: PartitionId) -> Bytes {
+    between(Kind::Sent, partition, to)
+}
+
+/// What a partition has received from another one, whoever it was about.
+#[must_use]
+pub fn received(partition: PartitionId, from: PartitionId) -> Bytes {
+    between(Kind::Received, partition, from)
+}
+
+fn between(kind: Kind, partition: PartitionId, other: PartitionId) -> Bytes {
+    let mut key = head(kind, partition, HEAD + ID + 2);
+    key.put_slice(TenantId::nil().as_bytes());
+    key.put_u16(other.index());
+    key.freeze()
+}
+
 /// Every key of a kind in a partition, of all tenants: for recovery, never to answer a request.
 #[must_use]
 pub fn all_of(kind: Kind, partition: PartitionId) -> KeyRange {
@@ -408,6 +443,17 @@ pub enum Parsed {
         tenant: TenantId,
         upload: UploadId,
     },
+    /// See [`outbox`].
+    Outbox {
+        partition: PartitionId,
+        tenant: TenantId,
+        to: PartitionId,
+        number: u64,
+    },
+    /// See [`sent`].
+    Sent { partition: PartitionId, to: PartitionId },
+    /// See [`received`].
+    Received { partition: PartitionId, from: PartitionId },
 }
 
 struct Cursor<'a>(&'a [u8]);
@@ -421,6 +467,10 @@ impl Cursor<'_> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
+    }
+
+    fn partition(&mut self) -> Option<PartitionId> {
+        self.take().map(u16::from_be_bytes).and_then(PartitionId::new)
     }
 }
 
@@ -445,28 +495,8 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
         return parse_log(rest, partition);
     }
     let tenant = TenantId::from_bytes(rest.take()?);
-    if kind == Kind::Archive as u8 {
-        let ([table], day, from_seq, epoch) = (rest.take::<1>()?, rest.take()?, rest.u64()?, rest.u64()?);
-        let generation = rest.take()?;
-        return rest.0.is_empty().then_some(Parsed::Archive {
-            partition,
-            tenant,
-            table,
-            day: u32::from_be_bytes(day),
-            epoch,
-            from_seq,
-            generation: u32::from_be_bytes(generation),
-        });
-    }
-    if kind == Kind::Ended as u8 {
-        let end_seq = rest.u64()?;
-        let workflow = WorkflowId::from_bytes(rest.take()?);
-        return rest.0.is_empty().then_some(Parsed::Ended {
-            partition,
-            tenant,
-            end_seq,
-            workflow,
-        });
+    if let Some(parsed) = parse_numbered(kind, partition, tenant, &mut rest) {
+        return rest.0.is_empty().then_some(parsed);
     }
     let mut id = || rest.take::<ID>();
     let parsed = match kind {
@@ -537,6 +567,53 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
         _ => return None,
     };
     rest.0.is_empty().then_some(parsed)
+}
+
+/// Keys that hold numbers beside ids.
+fn parse_numbered(kind: u8, partition: PartitionId, tenant: TenantId, rest: &mut Cursor<'_>) -> Option<Parsed> {
+    if kind == Kind::Archive as u8 {
+        let ([table], day, from_seq, epoch) = (rest.take::<1>()?, rest.take()?, rest.u64()?, rest.u64()?);
+        let generation = rest.take()?;
+        return Some(Parsed::Archive {
+            partition,
+            tenant,
+            table,
+            day: u32::from_be_bytes(day),
+            epoch,
+            from_seq,
+            generation: u32::from_be_bytes(generation),
+        });
+    }
+    if kind == Kind::Ended as u8 {
+        let end_seq = rest.u64()?;
+        let workflow = WorkflowId::from_bytes(rest.take()?);
+        return Some(Parsed::Ended {
+            partition,
+            tenant,
+            end_seq,
+            workflow,
+        });
+    }
+    if kind == Kind::Outbox as u8 {
+        let to = rest.partition()?;
+        let number = rest.u64()?;
+        return Some(Parsed::Outbox {
+            partition,
+            tenant,
+            to,
+            number,
+        });
+    }
+    // These belong to no tenant.
+    if kind == Kind::Sent as u8 && tenant.is_nil() {
+        let to = rest.partition()?;
+        return Some(Parsed::Sent { partition, to });
+    }
+    if kind == Kind::Received as u8 && tenant.is_nil() {
+        let from = rest.partition()?;
+        return Some(Parsed::Received { partition, from });
+    }
+    None
 }
 
 /// Whether a batch of `partition` may write this key: it is a known kind, not the store's own, and of that partition.

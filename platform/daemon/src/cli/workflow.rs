@@ -21,6 +21,9 @@ pub(crate) enum WorkflowCommand {
         /// Only this name
         #[arg(long)]
         name: Option<String>,
+        /// Only those that this workflow started
+        #[arg(long, value_name = "ID")]
+        parent: Option<String>,
         /// At most so many
         #[arg(long, default_value_t = 50)]
         limit: u32,
@@ -49,12 +52,13 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
         WorkflowCommand::Ls {
             state,
             name,
+            parent,
             limit,
             cursor,
         } => {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &limit.to_string());
-            for (key, value) in [("state", state), ("name", name), ("cursor", cursor)] {
+            for (key, value) in [("state", state), ("name", name), ("parent", parent), ("cursor", cursor)] {
                 if let Some(value) = value {
                     query.append_pair(key, &value);
                 }
@@ -120,12 +124,24 @@ fn show(workflow: &Workflow) -> Result<()> {
     if let Some(failure) = &summary.failure {
         output::line(&format!("{} ({})", failure.message, failure.code))?;
     }
+    if let Some(lineage) = &summary.lineage {
+        output::line(&format!("started by {} (depth {})", lineage.parent, lineage.depth))?;
+    }
     for task in &workflow.tasks {
         output::line(&format!(
             "{}  {}",
             task.name,
             output::state(&task.state, Stream::Stdout)
         ))?;
+        if let Some(child) = &task.child {
+            output::line(&format!("  child {child}"))?;
+        }
+        if let Some(items) = &task.items {
+            output::line(&format!(
+                "  items: {} of {} completed, {} failed, {} open",
+                items.completed, items.total, items.failed, items.open
+            ))?;
+        }
         if let Some(waiting) = &task.waiting {
             output::line(&format!("  waits: {waiting}"))?;
         }

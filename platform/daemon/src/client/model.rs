@@ -104,6 +104,8 @@ pub(crate) struct Summary {
     pub(crate) tasks_total: u32,
     pub(crate) tasks_ended: u32,
     #[serde(default)]
+    pub(crate) lineage: Option<Lineage>,
+    #[serde(default)]
     pub(crate) failure: Option<Failure>,
 }
 
@@ -128,7 +130,27 @@ pub(crate) struct Task {
     pub(crate) ended_at_ms: Option<u64>,
     #[serde(default)]
     pub(crate) failure: Option<Failure>,
+    #[serde(default)]
+    pub(crate) child: Option<String>,
+    #[serde(default)]
+    pub(crate) items: Option<Items>,
     pub(crate) steps: Vec<Step>,
+}
+
+/// Where a workflow comes from.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Lineage {
+    pub(crate) parent: String,
+    pub(crate) depth: u32,
+}
+
+/// How far the items of a task are.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Items {
+    pub(crate) total: u32,
+    pub(crate) completed: u32,
+    pub(crate) failed: u32,
+    pub(crate) open: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]

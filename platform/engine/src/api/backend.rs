@@ -112,6 +112,8 @@ pub struct WorkflowQuery {
     pub name: Option<String>,
     /// Only runs of this playbook, any version.
     pub playbook: Option<String>,
+    /// Only those that this workflow started.
+    pub parent: Option<WorkflowId>,
     /// Continue after this workflow (exclusive); newest first.
     pub after: Option<WorkflowId>,
     /// At most so many, bounded by `PAGE_ITEMS_MAX`.

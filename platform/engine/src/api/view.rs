@@ -48,6 +48,9 @@ pub struct WorkflowSummary {
     pub tasks_total: u32,
     /// Tasks that have ended.
     pub tasks_ended: u32,
+    /// Where it comes from, when another workflow started it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<LineageView>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
@@ -87,6 +90,37 @@ pub struct TaskOutline {
     pub digest: String,
 }
 
+/// Where a workflow comes from that another one started.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LineageView {
+    /// The workflow that started it.
+    #[schema(value_type = String)]
+    pub parent: WorkflowId,
+    /// The task of it.
+    #[schema(value_type = String)]
+    pub task: TaskId,
+    /// The first ancestor, which no workflow started.
+    #[schema(value_type = String)]
+    pub root: WorkflowId,
+    /// 1 for a child of the root.
+    pub depth: u32,
+    /// Its parent does not wait for it.
+    pub detached: bool,
+}
+
+/// Items of a task over a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ItemsView {
+    /// In the list.
+    pub total: u32,
+    /// Completed.
+    pub completed: u32,
+    /// Ended otherwise.
+    pub failed: u32,
+    /// Begun and not ended.
+    pub open: u32,
+}
+
 /// One workflow.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct WorkflowView {
@@ -101,7 +135,7 @@ pub struct WorkflowView {
     pub outputs: serde_json::Value,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
-    /// In the order of the definition.
+    /// In the order of the definition; items of tasks over lists follow behind.
     pub tasks: Vec<TaskView>,
     /// Position of the newest record that this view includes.
     pub position: u64,
@@ -125,6 +159,24 @@ pub enum WaitingView {
     Capacity {
         /// Tasks that are ahead of it, in its partition.
         queue_position: u32,
+    },
+    /// The workflow that it started has not ended.
+    Child {
+        /// That workflow.
+        #[schema(value_type = String)]
+        workflow: WorkflowId,
+    },
+    /// Its items have not all ended.
+    Items {
+        /// How many have.
+        done: u32,
+        /// How many there are.
+        total: u32,
+    },
+    /// As many items run as its task lets run at once.
+    Parallelism {
+        /// Items that are ahead of it.
+        ahead: u32,
     },
     /// No node is connected.
     NoNode,
@@ -179,6 +231,23 @@ pub struct TaskView {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
+    /// The workflow that it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub child: Option<WorkflowId>,
+    /// How far its items are, when it is a task over a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemsView>,
+    /// The task over a list that it is an item of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub item_of: Option<TaskId>,
+    /// Which item, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_index: Option<u32>,
+    /// The item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<serde_json::Value>,
     /// In order.
     pub steps: Vec<StepView>,
 }

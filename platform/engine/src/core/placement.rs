@@ -71,7 +71,7 @@ pub fn bound_to(workflow: &Workflow, task: usize) -> Option<NodeId> {
     if row.home.is_some() {
         return row.home;
     }
-    let group = (*workflow.body.as_ref()?.groups.get(task)?)?;
+    let group = (*workflow.body.as_ref()?.groups.get(workflow.origin(task))?)?;
     let groups = &workflow.body.as_ref()?.groups;
     let mates = || {
         workflow

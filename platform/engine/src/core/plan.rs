@@ -7,10 +7,11 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use super::body::Body;
+use super::inputs::inputs;
 use super::state::{PartitionState, Task, TaskRef, Workflow};
 use super::trace::traceparent;
 use crate::spec;
-use crate::spec::definition::{InputDef, RunDef, StepDef, UploadInputDef, WorkspaceSourceDef};
+use crate::spec::definition::{RunDef, StepDef, WorkspaceSourceDef};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +24,7 @@ pub(crate) struct PlanFault {
 }
 
 impl PlanFault {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -47,7 +48,7 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
     let (index, row) = task.row.current().ok_or_else(gone)?;
     let step = definition.steps.get(index).ok_or_else(gone)?;
     let attempt = row.attempts.last().map_or(0, |last| last.attempt) + 1;
-    let scope = scope(workflow, body, position, attempt);
+    let scope = scope(workflow, position, attempt);
     let render = |what: &str, template: &str| {
         spec::render(template, &scope).map_err(|error| {
             PlanFault::new(
@@ -195,30 +196,69 @@ fn sources(
     Ok(sources)
 }
 
-/// Outputs of a task: those of its steps, later ones win.
-fn outputs(task: &Task) -> Map<String, Value> {
-    let mut merged = Map::new();
+/// Outputs of a task: those of its steps, later ones win; or those of its child; or the outputs of its items, in order.
+fn outputs(workflow: &Workflow, task: &Task) -> Map<String, Value> {
+    if task.row.fan_seq.is_some() {
+        let items = workflow.items(task.row.index);
+        let outputs = items.map(|item| Value::Object(outputs(workflow, item))).collect();
+        return Map::from_iter([("items".to_owned(), outputs)]);
+    }
+    let mut merged = task
+        .result
+        .as_ref()
+        .map(|result| result.outputs.clone())
+        .unwrap_or_default();
     for result in task.results.iter().flatten() {
         merged.extend(result.outputs.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
     merged
 }
 
-fn task_scope(task: &Task) -> Value {
-    json!({ "outputs": outputs(task), "state": task.row.state().text() })
+fn task_scope(workflow: &Workflow, task: &Task) -> Value {
+    let mut scope = json!({ "outputs": outputs(workflow, task), "state": task.row.state().text() });
+    if task.row.fan_seq.is_some() {
+        let items = workflow
+            .items(task.row.index)
+            .zip(task.items.iter().flat_map(|items| items.iter()));
+        scope["items"] = items
+            .map(|(item, value)| json!({ "item": value, "outputs": outputs(workflow, item), "state": item.row.state().text() }))
+            .collect();
+    }
+    scope
 }
 
-fn scope(workflow: &Workflow, body: &Body, position: usize, attempt: u32) -> Value {
+/// What a task may read before any step of it has run.
+pub(super) fn roots(workflow: &Workflow, position: usize) -> Map<String, Value> {
+    let mut roots = Map::new();
+    let Some((body, task)) = workflow.body.as_deref().zip(workflow.tasks.get(position)) else {
+        return roots;
+    };
     let tasks: Map<String, Value> = body
-        .ancestors(position)
+        .ancestors(workflow.origin(position))
         .into_iter()
         .map(|index| {
             (
                 workflow.tasks[index].row.name.clone(),
-                task_scope(&workflow.tasks[index]),
+                task_scope(workflow, &workflow.tasks[index]),
             )
         })
         .collect();
+    roots.insert("params".to_owned(), Value::Object(body.parameters.clone()));
+    roots.insert("tasks".to_owned(), Value::Object(tasks));
+    roots.insert(
+        "workflow".to_owned(),
+        json!({ "id": workflow.row.id.to_string(), "name": workflow.row.name }),
+    );
+    roots.insert("task".to_owned(), json!({ "name": task.row.name }));
+    if let Some((index, value)) = task.row.item.zip(item(workflow, task)) {
+        roots.insert("item_index".to_owned(), json!(index));
+        roots.insert("item".to_owned(), value.clone());
+    }
+    roots
+}
+
+/// What a step may read.
+fn scope(workflow: &Workflow, position: usize, attempt: u32) -> Value {
     let task = &workflow.tasks[position];
     let definition = workflow.definition(position);
     let keys = definition
@@ -229,100 +269,23 @@ fn scope(workflow: &Workflow, body: &Body, position: usize, attempt: u32) -> Val
         .zip(&task.results)
         .filter_map(|(key, result)| Some((key.clone(), json!({ "outputs": result.as_ref()?.outputs }))))
         .collect();
-    json!({
-        "params": body.parameters,
-        "tasks": tasks,
-        "steps": steps,
-        "workflow": { "id": workflow.row.id.to_string(), "name": workflow.row.name },
-        "task": { "name": task.row.name },
-        "attempt": attempt,
-    })
+    let mut scope = roots(workflow, position);
+    scope.insert("steps".to_owned(), Value::Object(steps));
+    scope.insert("attempt".to_owned(), json!(attempt));
+    Value::Object(scope)
+}
+
+/// The value that a task is the item of.
+pub(crate) fn item<'w>(workflow: &'w Workflow, task: &Task) -> Option<&'w Value> {
+    let parent = workflow.tasks.get(task.row.origin? as usize)?;
+    // The list of items of before is not kept.
+    let current = parent.row.first_item.is_some_and(|first| task.row.index >= first);
+    parent.items.as_ref().filter(|_| current)?.get(task.row.item? as usize)
 }
 
 /// Stored files of a task, in the order of its steps.
 pub(crate) fn artifacts(task: &Task) -> impl Iterator<Item = &v1::Artifact> {
     task.results.iter().flatten().flat_map(|result| &result.artifacts)
-}
-
-fn inputs(workflow: &Workflow, body: &Body, wanted: &[InputDef]) -> Result<Vec<v1::InputPlan>, PlanFault> {
-    let mut inputs = Vec::new();
-    for input in wanted {
-        let refused = |message: String| PlanFault::new(ErrorCode::ArtifactRefused, message);
-        let input = match input {
-            InputDef::Upload(input) => {
-                inputs.push(upload(body, input).map_err(refused)?);
-                continue;
-            }
-            InputDef::Artifacts(input) => input,
-        };
-        let glob = globset::GlobBuilder::new(&input.artifact)
-            .literal_separator(true)
-            .build()
-            .map_err(|error| refused(format!("input `{}`: {error}", input.artifact)))?
-            .compile_matcher();
-        let source = body
-            .definition
-            .tasks
-            .get_index_of(input.task.as_str())
-            .and_then(|index| workflow.tasks.get(index));
-        let source = source.ok_or_else(|| refused(format!("there is no task `{}` to take inputs from", input.task)))?;
-        // A later step may store the same name again: the last one holds.
-        let mut found: Map<String, Value> = Map::new();
-        let stored: Vec<&v1::Artifact> = artifacts(source).collect();
-        for (index, artifact) in stored.iter().enumerate() {
-            if glob.is_match(&artifact.name) {
-                found.insert(artifact.name.clone(), json!(index));
-            }
-        }
-        let into_directory = input.path.ends_with('/');
-        if found.is_empty() && !input.optional {
-            let message = format!(
-                "task `{}` stored no artifact that matches `{}`",
-                input.task, input.artifact
-            );
-            return Err(refused(message));
-        }
-        if found.len() > 1 && !into_directory {
-            let message = format!(
-                "{} artifacts of task `{}` match `{}`, but `{}` is one file; end it with `/` to make it a directory",
-                found.len(),
-                input.task,
-                input.artifact,
-                input.path
-            );
-            return Err(refused(message));
-        }
-        for index in found.values().filter_map(Value::as_u64) {
-            let artifact = stored[usize::try_from(index).unwrap_or(0)];
-            let path = if into_directory {
-                format!("{}{}", input.path, artifact.name)
-            } else {
-                input.path.clone()
-            };
-            inputs.push(v1::InputPlan {
-                artifact: artifact.id,
-                path,
-                sha256: artifact.sha256.clone(),
-                size_bytes: artifact.size_bytes,
-                mode: None,
-            });
-        }
-    }
-    Ok(inputs)
-}
-
-/// An upload as input: the workflow's own copy of it.
-fn upload(body: &Body, input: &UploadInputDef) -> Result<v1::InputPlan, String> {
-    let id = spec::upload_of(&input.upload, &body.parameters)?;
-    let copies = body.uploads.get(&id);
-    let copy = copies.ok_or_else(|| format!("the workflow was submitted without a copy of upload `{id}`"))?;
-    Ok(v1::InputPlan {
-        artifact: copy.id,
-        path: input.path.clone(),
-        sha256: copy.sha256.clone(),
-        size_bytes: copy.size_bytes,
-        mode: None,
-    })
 }
 
 /// The workflow's own outputs, once every task has completed.
@@ -336,7 +299,8 @@ pub(super) fn workflow_outputs(workflow: &Workflow) -> Result<Option<Payload>, P
     let tasks: Map<String, Value> = workflow
         .tasks
         .iter()
-        .map(|task| (task.row.name.clone(), task_scope(task)))
+        .filter(|task| task.row.origin.is_none())
+        .map(|task| (task.row.name.clone(), task_scope(workflow, task)))
         .collect();
     let scope = json!({
         "params": body.parameters,

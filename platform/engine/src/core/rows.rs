@@ -4,7 +4,7 @@
 //! Protobuf, fields only ever added as optional ones; the numbers are stored.
 
 use bytes::Bytes;
-use gantry_proto::v1::{EndCause, Fault, Label, PlaybookRef, WaitKind};
+use gantry_proto::v1::{EndCause, Fault, Label, Lineage, PlaybookRef, WaitKind};
 use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, TaskId, TenantId, UploadId, WorkflowId};
 
 use crate::api::StepState;
@@ -69,6 +69,9 @@ pub struct WorkflowRow {
     /// The playbook version that it runs.
     #[prost(message, optional, tag = "40")]
     pub playbook: Option<PlaybookRef>,
+    /// Where it comes from, when another workflow started it.
+    #[prost(message, optional, tag = "100")]
+    pub lineage: Option<Lineage>,
 }
 
 /// A task with its steps.
@@ -134,6 +137,24 @@ pub struct TaskRow {
     /// In order.
     #[prost(message, repeated, tag = "20")]
     pub steps: Vec<StepRow>,
+    /// Position of the record with outputs of the task itself, beside those of its steps.
+    #[prost(uint64, optional, tag = "41")]
+    pub result_seq: Option<u64>,
+    /// The workflow that it started, the last one.
+    #[prost(message, optional, tag = "100")]
+    pub child: Option<WorkflowId>,
+    /// Position of the record that made its items, when it is a task over a list.
+    #[prost(uint64, optional, tag = "101")]
+    pub fan_seq: Option<u64>,
+    /// Index of the task over a list that it is an item of.
+    #[prost(uint32, optional, tag = "102")]
+    pub origin: Option<u32>,
+    /// Which item, from 0.
+    #[prost(uint32, optional, tag = "103")]
+    pub item: Option<u32>,
+    /// Index of its first item. A task that begins anew makes its items anew; those of before have lower indexes, and count for nothing.
+    #[prost(uint32, optional, tag = "104")]
+    pub first_item: Option<u32>,
 }
 
 /// A step with its attempts.
@@ -335,6 +356,19 @@ impl TaskRow {
             self.state(),
             TaskState::Completed | TaskState::Failed | TaskState::Cancelled
         )
+    }
+
+    /// It waits for nothing but to begin.
+    #[must_use]
+    pub fn is_unbegun(&self) -> bool {
+        self.state() == TaskState::Pending && self.wait_kind.is_none()
+    }
+
+    /// The workflow that it started and waits for.
+    #[must_use]
+    pub fn open_child(&self) -> Option<WorkflowId> {
+        let waits = self.wait_kind == Some(WaitKind::Child.into());
+        self.child.filter(|_| waits && !self.is_ended())
     }
 
     /// The step that runs or comes next, with its position; `None` when all completed.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, UploadId, WorkflowId, limits};
+use serde_json::Value;
 
 use super::body::{Body, StepResultBody};
 use super::keep::{ErasedRow, HoldRow};
+use super::mail::{Mail, MailDirty};
 use super::rows::{IdempotencyRow, NodeRow, TaskRow, UploadRow, WorkflowRow};
 use crate::spec::definition::TaskDef;
 
@@ -20,6 +22,8 @@ pub struct Settings {
     pub deadman_ms: u64,
     /// How long idempotency keys are remembered.
     pub idempotency_ttl_ms: u64,
+    /// Number of partitions: says where a child is born.
+    pub partitions: u16,
 }
 
 impl Default for Settings {
@@ -28,6 +32,7 @@ impl Default for Settings {
             lease_ms: limits::LEASE_MS_DEFAULT,
             deadman_ms: limits::DEADMAN_MS_DEFAULT,
             idempotency_ttl_ms: limits::IDEMPOTENCY_TTL_MS,
+            partitions: limits::PARTITIONS_DEFAULT,
         }
     }
 }
@@ -50,20 +55,54 @@ pub struct Task {
     pub row: TaskRow,
     /// Results of completed steps, by step.
     pub results: Vec<Option<Arc<StepResultBody>>>,
+    /// Outputs of the task itself: those of its child.
+    pub result: Option<Arc<StepResultBody>>,
+    /// The list, when it is a task over one.
+    pub items: Option<Arc<Vec<Value>>>,
+}
+
+impl Task {
+    /// A task of which only the row is known.
+    #[must_use]
+    pub fn of(row: TaskRow) -> Self {
+        let results = vec![None; row.steps.len()];
+        Self {
+            row,
+            results,
+            result: None,
+            items: None,
+        }
+    }
 }
 
 impl Workflow {
     /// Name and definition of the task at a position; `None` without a body. All who ask for a task's definition ask here.
     #[must_use]
     pub fn definition(&self, position: usize) -> Option<(&str, &TaskDef)> {
+        let position = self.origin(position);
         let (name, task) = self.body.as_ref()?.definition.tasks.get_index(position)?;
         Some((name, task))
+    }
+
+    /// Position in the definition: that of the task over a list, for its items.
+    #[must_use]
+    pub fn origin(&self, position: usize) -> usize {
+        let origin = self.tasks.get(position).and_then(|task| task.row.origin);
+        origin.map_or(position, |origin| origin as usize)
+    }
+
+    /// Items of the task over a list at `index`, in order.
+    pub fn items(&self, index: u32) -> impl Iterator<Item = &Task> {
+        let first = self.tasks.get(index as usize).and_then(|task| task.row.first_item);
+        let from = first.map_or(self.tasks.len(), |first| first as usize);
+        let tasks = self.tasks.get(from..).unwrap_or_default();
+        tasks.iter().filter(move |task| task.row.origin == Some(index))
     }
 
     /// Positions of the tasks that the task at `position` needs; empty without a body.
     #[must_use]
     pub fn needs(&self, position: usize) -> &[usize] {
-        let body = self.body.as_ref();
+        let (body, position) = (self.body.as_ref(), self.origin(position));
         body.and_then(|body| body.needs.get(position))
             .map_or(&[], Vec::as_slice)
     }
@@ -104,6 +143,8 @@ pub struct Dirty {
     pub uploads: BTreeSet<(TenantId, UploadId)>,
     /// Submitted since: they enter the active index.
     pub begun: BTreeSet<WorkflowId>,
+    /// Letters.
+    pub mail: MailDirty,
     /// Ended since: they leave the active index, and memory once that is durable.
     pub ended: BTreeSet<WorkflowId>,
     /// Legal holds that were set or lifted.
@@ -143,6 +184,8 @@ pub struct PartitionState {
     pub holds: BTreeMap<WorkflowRef, HoldRow>,
     /// Tasks leased, by holder.
     pub held: BTreeMap<NodeId, BTreeSet<TaskRef>>,
+    /// Letters to and from other partitions.
+    pub mail: Mail,
     /// Changes since the last batch.
     pub dirty: Dirty,
 }
@@ -164,6 +207,7 @@ impl PartitionState {
             nodes: BTreeMap::new(),
             holds: BTreeMap::new(),
             held: BTreeMap::new(),
+            mail: Mail::default(),
             dirty: Dirty::default(),
         }
     }

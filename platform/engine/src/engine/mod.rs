@@ -25,9 +25,9 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Departure, Dispatcher, NodePort as _, Observer, Refusal};
 use crate::core::{Command, Rejection, Reply, Settings};
 use crate::lifecycle::node::NodeState;
-use crate::processor::ProcessorParts;
 use crate::processor::storage::Storage;
 use crate::processor::{CallError, Fatal, Message, Processor, Shared};
+use crate::processor::{Courier, ProcessorParts};
 use crate::read;
 
 pub(crate) use self::content::erased;
@@ -149,6 +149,10 @@ impl Engine {
             clock,
         } = parts;
         let storage = Arc::new(Storage::new(store, keyring));
+        let settings = Settings {
+            partitions: config.partitions,
+            ..config.settings
+        };
         let parts = Arc::new(ProcessorParts {
             storage: Arc::clone(&storage),
             dispatcher,
@@ -169,7 +173,7 @@ impl Engine {
             let shared = Arc::new(Shared::default());
             let processor = Processor {
                 partition,
-                settings: config.settings,
+                settings,
                 parts: Arc::clone(&parts),
                 shared: Arc::clone(&shared),
                 mailbox: messages,
@@ -179,6 +183,17 @@ impl Engine {
             processors.spawn(processor.run());
             partitions.push(Partition { mailbox, shared });
             starting.push((partition, wait));
+        }
+        let mailboxes: Vec<_> = partitions.iter().map(|each: &Partition| each.mailbox.clone()).collect();
+        for (from, partition) in (0..config.partitions).filter_map(PartitionId::new).zip(&partitions) {
+            let courier = Courier {
+                from,
+                storage: Arc::clone(&storage),
+                shared: Arc::clone(&partition.shared),
+                mailboxes: mailboxes.clone(),
+                shutdown: shutdown.clone(),
+            };
+            processors.spawn(courier.run());
         }
         processors.close();
         let engine = Arc::new(Self {

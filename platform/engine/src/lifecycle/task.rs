@@ -51,7 +51,7 @@ pub enum TaskTrigger {
     ReworkAsked,
     /// It was given to a person.
     Escalated,
-    /// All steps completed, or its output was accepted.
+    /// All steps completed, its output was accepted, or what it waited for is done.
     Completed,
     /// It failed for good.
     Failed,
@@ -69,6 +69,7 @@ impl Lifecycle for TaskState {
         &[
             (S::Pending, T::Readied, S::Ready),
             (S::Pending, T::ApprovalAsked, S::AwaitingApproval),
+            (S::Pending, T::Completed, S::Completed),
             (S::Pending, T::Failed, S::Failed),
             (S::Pending, T::Cancelled, S::Cancelled),
             (S::Ready, T::Claimed, S::Claimed),

@@ -192,6 +192,29 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
             }
         }
     }
+    mail(state, writes);
+}
+
+/// Letters, and how far they have come.
+fn mail(state: &PartitionState, writes: &mut Vec<Write>) {
+    let (partition, dirty) = (state.partition, &state.dirty.mail);
+    for (tenant, (to, number)) in &dirty.open {
+        let key = keys::outbox(partition, *tenant, *to, *number);
+        writes.push(match state.mail.open.get(&(*to, *number)) {
+            Some(letter) => Write::Put(key, row(letter)),
+            None => Write::Delete(key),
+        });
+    }
+    for to in &dirty.sent {
+        if let Some(sent) = state.mail.sent.get(to) {
+            writes.push(Write::Put(keys::sent(partition, *to), row(sent)));
+        }
+    }
+    for from in &dirty.received {
+        if let Some(received) = state.mail.received.get(from) {
+            writes.push(Write::Put(keys::received(partition, *from), row(received)));
+        }
+    }
 }
 
 /// Ends in their order, holds, and what is destroyed. Deletes come last: what was removed must not be put again by the same batch.

@@ -10,7 +10,8 @@ use prost::Message;
 use serde_json::Map;
 
 use super::storage::{ContentError, Storage, content_owner};
-use crate::core::apply::result_body;
+use crate::core::apply::{item_values, result_body};
+use crate::core::mail::Mail;
 use crate::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
 use crate::core::state::{Task, Workflow};
 use crate::core::{Body, PartitionState, Settings};
@@ -152,8 +153,7 @@ pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Res
     let mut tasks = Vec::with_capacity(pairs.len());
     for (_, value) in &pairs {
         let row: TaskRow = decode(&format!("a task row of {id}"), value)?;
-        let results = vec![None; row.steps.len()];
-        tasks.push(Task { row, results });
+        tasks.push(Task::of(row));
     }
     tasks.sort_by_key(|task| task.row.index);
     let complete = (0u32..).zip(&tasks).all(|(index, task)| task.row.index == index);
@@ -192,6 +192,14 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
             *result = Some(Arc::new(
                 records.payload(seq)?.as_ref().map(result_body).unwrap_or_default(),
             ));
+        }
+        if let Some(seq) = task.row.result_seq {
+            let result = records.payload(seq)?.as_ref().map(result_body);
+            task.result = Some(Arc::new(result.unwrap_or_default()));
+        }
+        if let Some(seq) = task.row.fan_seq {
+            let items = records.payload(seq)?.as_ref().map(item_values);
+            task.items = Some(Arc::new(items.unwrap_or_default()));
         }
     }
     Ok(())
@@ -249,5 +257,33 @@ pub fn recover(
         }
         Ok(())
     })?;
+    state.mail = mail(store, partition)?;
     Ok((state, end))
+}
+
+/// Letters of a partition as they are stored.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn mail(store: &dyn Store, partition: PartitionId) -> Result<Mail, ReadError> {
+    let mut mail = Mail::default();
+    walk(store, &keys::all_of(Kind::Outbox, partition), |key, value| {
+        if let Some(Parsed::Outbox { to, number, .. }) = keys::parse(key) {
+            mail.open.insert((to, number), decode("a letter in the outbox", value)?);
+        }
+        Ok(())
+    })?;
+    walk(store, &keys::all_of(Kind::Sent, partition), |key, value| {
+        if let Some(Parsed::Sent { to, .. }) = keys::parse(key) {
+            mail.sent.insert(to, decode("a row of sent letters", value)?);
+        }
+        Ok(())
+    })?;
+    walk(store, &keys::all_of(Kind::Received, partition), |key, value| {
+        if let Some(Parsed::Received { from, .. }) = keys::parse(key) {
+            mail.received.insert(from, decode("a row of received letters", value)?);
+        }
+        Ok(())
+    })?;
+    Ok(mail)
 }

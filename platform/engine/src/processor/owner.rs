@@ -6,7 +6,7 @@ use std::time::Duration;
 use gantry_journal::{CommitError, Epoch, LogPosition};
 use gantry_proto::v1::Assignee;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::{NodeId, TenantId, UploadId, WorkflowId, limits};
+use gantry_proto::{NodeId, PartitionId, TenantId, UploadId, WorkflowId, limits};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -69,6 +69,7 @@ impl<'a> Owner<'a> {
         }
         processor.shared.live.own(&state);
         let pace = Pace::new(state.last_at_ms, processor.parts.clock.now_ms(), Instant::now());
+        processor.shared.outgoing.reset(&state.mail);
         Self {
             processor,
             state,
@@ -290,10 +291,15 @@ impl<'a> Owner<'a> {
         let mut claims = Vec::new();
         let mut released = Vec::new();
         let mut ending = Vec::new();
+        let mut letters = Vec::new();
         for event in &events {
             changed.extend(event.workflow.map(|workflow| (event.tenant, workflow)));
             match &event.kind {
                 Kind::StepEnded(ended) => ending.push(ended.task),
+                Kind::MessageSent(sent) => {
+                    let to = u16::try_from(sent.to).ok().and_then(PartitionId::new);
+                    letters.extend(to.map(|to| (to, (sent.number, event.seq))));
+                }
                 Kind::LeaseEnded(ended) => {
                     ending.push(ended.task);
                     released.extend(event.workflow.and_then(|id| self.state.find(id, ended.task)));
@@ -368,6 +374,7 @@ impl<'a> Owner<'a> {
         for id in std::mem::take(&mut self.state.dirty).ended {
             self.state.workflows.remove(&id);
         }
+        shared.outgoing.add(letters);
         let parts = &self.processor.parts;
         for upload in &uploads_gone {
             parts.storage.forget_key((*upload).into());

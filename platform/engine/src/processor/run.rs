@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LiveTable;
 use super::load;
+use super::outgoing::Outgoing;
 use super::owner::{Ended, Owner};
 use super::storage::Storage;
 use crate::api::{Dispatcher, Observer, Verdict};
@@ -121,6 +122,8 @@ pub struct Shared {
     pub live: LiveTable,
     /// Credits are free.
     pub wake: Notify,
+    /// Letters that are durable and not acknowledged.
+    pub outgoing: Outgoing,
 }
 
 /// How the first recovery went: `None` while it runs.

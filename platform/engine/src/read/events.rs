@@ -172,6 +172,7 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
                 "definition_digest": hex::encode(&event.definition_digest),
                 "submitted_by": event.submitted_by.to_string(),
                 "labels": labels(&event.labels),
+                "parent": event.lineage.as_ref().map(|lineage| lineage.parent.to_string()),
                 "tasks": event.tasks.iter().map(|seed| json!({"task": seed.task.to_string(), "task_name": seed.name})).collect::<Vec<_>>(),
             }),
         ),
@@ -255,7 +256,43 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
         Kind::WorkflowReleased(event) => ("workflow_released", json!({"by": event.by.to_string()})),
         Kind::WorkflowErased(event) => ("workflow_erased", json!({"by": event.by.to_string()})),
         Kind::WorkflowRemoved(_) => return None,
-        Kind::NodeRegistered(_)
+        Kind::ChildRequested(event) => {
+            let (id, name) = task(event.task);
+            (
+                "child_requested",
+                json!({"task": id, "task_name": name, "workflow": event.child.to_string(), "detached": event.detached}),
+            )
+        }
+        Kind::ChildEnded(event) => {
+            let (id, name) = task(event.task);
+            (
+                "child_ended",
+                json!({"task": id, "task_name": name, "workflow": event.child.to_string(), "end": word(event.end().as_str_name(), "CHILD_END_"), "code": event.code}),
+            )
+        }
+        Kind::ChildOrphaned(event) => {
+            let (id, name) = task(event.task);
+            (
+                "child_orphaned",
+                json!({"task": id, "task_name": name, "workflow": event.child.to_string(), "end": word(event.end().as_str_name(), "CHILD_END_")}),
+            )
+        }
+        Kind::TaskFannedOut(event) => {
+            let (id, name) = task(event.task);
+            let items = event
+                .items
+                .iter()
+                .map(|seed| json!({"task": seed.task.to_string(), "task_name": seed.name}));
+            (
+                "task_fanned_out",
+                json!({"task": id, "task_name": name, "tasks": items.collect::<Vec<_>>()}),
+            )
+        }
+        // Letters are how it is done, not what happened.
+        Kind::MessageSent(_)
+        | Kind::MessagesReceived(_)
+        | Kind::MessagesAcknowledged(_)
+        | Kind::NodeRegistered(_)
         | Kind::NodeChanged(_)
         | Kind::IdempotencyRecorded(_)
         | Kind::IdempotencyExpired(_)
@@ -285,6 +322,7 @@ fn opened(fields: &mut Map<String, Value>, payload: &Payload) {
         ("parameters", &payload.parameters_json),
         ("outputs", &payload.outputs_json),
         ("attrs", &payload.attrs_json),
+        ("items", &payload.items_json),
     ];
     for (name, json) in documents {
         if let Some(value) = json

@@ -10,7 +10,7 @@ use super::workflow::summary;
 use crate::api::{Page, Refusal, WorkflowQuery, WorkflowSummary};
 use crate::core::rows::WorkflowRow;
 use crate::engine::unreadable;
-use crate::processor::load::{Records, decode};
+use crate::processor::load::{Records, decode, workflow_rows};
 use crate::processor::storage::Storage;
 
 /// Rows that one scan of a partition takes.
@@ -66,6 +66,61 @@ fn upper(partition: PartitionId, tenant: TenantId, after: WorkflowId) -> Vec<u8>
     keys::workflow(partition, tenant, WorkflowId::from_bytes(bytes)).to_vec()
 }
 
+fn limit(query: &WorkflowQuery) -> usize {
+    match query.limit {
+        0 => limits::PAGE_ITEMS_DEFAULT as usize,
+        asked => asked.min(limits::PAGE_ITEMS_MAX) as usize,
+    }
+}
+
+fn wanted(query: &WorkflowQuery, row: &WorkflowRow) -> bool {
+    (query.states.is_empty() || query.states.contains(&row.state()))
+        && query.name.as_ref().is_none_or(|name| *name == row.name)
+        && query
+            .playbook
+            .as_ref()
+            .is_none_or(|name| row.playbook.as_ref().is_some_and(|playbook| playbook.name == *name))
+}
+
+/// One page of the workflows that one workflow started: its tasks say which, so nothing is searched.
+fn children(
+    storage: &Storage,
+    tenant: TenantId,
+    parent: WorkflowId,
+    query: &WorkflowQuery,
+) -> Result<Page<WorkflowSummary>, Refusal> {
+    let rows = workflow_rows(storage.store().as_ref(), tenant, parent).map_err(unreadable)?;
+    let tasks = rows.into_iter().flat_map(|workflow| workflow.tasks);
+    let mut ids: Vec<WorkflowId> = tasks.filter_map(|task| task.row.child).collect();
+    ids.sort_by_key(|id| std::cmp::Reverse(order(*id)));
+    let behind = |id: &WorkflowId| query.after.is_none_or(|after| order(*id) < order(after));
+    let limit = limit(query);
+    let mut items = Vec::new();
+    let mut last = None;
+    for id in ids.into_iter().filter(behind) {
+        if items.len() == limit {
+            return Ok(Page {
+                items,
+                next_cursor: last.map(|id: WorkflowId| id.to_string()),
+            });
+        }
+        last = Some(id);
+        let value = storage.store().get(&keys::workflow(id.partition(), tenant, id));
+        // One that was only just asked for is not born yet.
+        let Some(value) = value.map_err(unreadable)? else {
+            continue;
+        };
+        let row: WorkflowRow = decode("a workflow row", &value).map_err(unreadable)?;
+        if wanted(query, &row) {
+            items.push(summary(&row, &mut Records::new(storage, id.partition()))?);
+        }
+    }
+    Ok(Page {
+        items,
+        next_cursor: None,
+    })
+}
+
 /// One page.
 pub(crate) fn list(
     storage: &Storage,
@@ -73,10 +128,10 @@ pub(crate) fn list(
     tenant: TenantId,
     query: &WorkflowQuery,
 ) -> Result<Page<WorkflowSummary>, Refusal> {
-    let limit = match query.limit {
-        0 => limits::PAGE_ITEMS_DEFAULT,
-        asked => asked.min(limits::PAGE_ITEMS_MAX),
-    } as usize;
+    if let Some(parent) = query.parent {
+        return children(storage, tenant, parent, query);
+    }
+    let limit = limit(query);
     let mut cursors = Vec::new();
     let mut heads: BinaryHeap<((u64, [u8; 8]), usize)> = BinaryHeap::new();
     let mut rows: Vec<Option<WorkflowRow>> = Vec::new();
@@ -113,13 +168,7 @@ pub(crate) fn list(
         let Some(row) = rows[index].take() else { continue };
         looked_at += 1;
         last = Some(row.id);
-        let wanted = (query.states.is_empty() || query.states.contains(&row.state()))
-            && query.name.as_ref().is_none_or(|name| *name == row.name)
-            && query
-                .playbook
-                .as_ref()
-                .is_none_or(|name| row.playbook.as_ref().is_some_and(|playbook| playbook.name == *name));
-        if wanted {
+        if wanted(query, &row) {
             items.push(summary(&row, &mut Records::new(storage, cursors[index].partition))?);
         }
         let next = cursors[index].next(storage)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::workflow::Loaded;
+use super::workflow::{Loaded, items_view};
 use crate::api::{Candidate, FailureView, TaskState, WaitingView};
 use crate::core::placement::{bound_to, missing};
 use crate::core::rows::NodeRow;
@@ -25,14 +25,39 @@ impl Loaded {
         for index in 0..self.workflow.tasks.len() {
             let row = &self.workflow.tasks[index].row;
             let waiting = match row.state() {
-                TaskState::Pending => match row.wait_until_ms {
-                    Some(until_ms) => Some(WaitingView::RetryBackoff { until_ms }),
-                    None => Some(self.needs(index)),
-                },
+                TaskState::Pending => Some(self.pending(index)),
                 TaskState::Ready => Some(self.placement(index, offers, queue, degraded)),
                 _ => None,
             };
             self.view.tasks[index].waiting = waiting;
+        }
+    }
+
+    fn pending(&self, index: usize) -> WaitingView {
+        let row = &self.workflow.tasks[index].row;
+        if let Some(workflow) = row.open_child() {
+            return WaitingView::Child { workflow };
+        }
+        if row.fan_seq.is_some() {
+            let items = items_view(&self.workflow, row.index);
+            return WaitingView::Items {
+                done: items.completed + items.failed,
+                total: items.total,
+            };
+        }
+        if let Some(until_ms) = row.wait_until_ms {
+            return WaitingView::RetryBackoff { until_ms };
+        }
+        match row.origin {
+            // Its needs have ended, or it would not be there.
+            Some(origin) => {
+                let before = self.workflow.items(origin).take_while(|item| item.row.item < row.item);
+                let ahead = before.filter(|item| item.row.is_unbegun()).count();
+                WaitingView::Parallelism {
+                    ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
+                }
+            }
+            None => self.needs(index),
         }
     }
 

@@ -9,9 +9,11 @@ use serde_json::{Map, Value};
 
 use super::content;
 use crate::api::{
-    ArtifactView, AttemptView, FailureView, Refusal, StepState, StepView, TaskView, WorkflowSummary, WorkflowView,
+    ArtifactView, AttemptView, FailureView, ItemsView, LineageView, Refusal, StepState, StepView, TaskState, TaskView,
+    WorkflowSummary, WorkflowView,
 };
 use crate::core::flow::describe;
+use crate::core::plan;
 use crate::core::rows::{AttemptRow, WorkflowRow};
 use crate::core::state::{Task, Workflow};
 use crate::engine::unreadable;
@@ -68,6 +70,13 @@ pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<Wo
         ended_at_ms: row.ended_at_ms,
         tasks_total: row.tasks_total,
         tasks_ended: row.tasks_ended,
+        lineage: row.lineage.as_ref().map(|lineage| LineageView {
+            parent: lineage.parent,
+            task: lineage.task,
+            root: lineage.root,
+            depth: lineage.depth,
+            detached: lineage.detached,
+        }),
         failure: failure(row.end_code.as_ref(), end.as_ref(), || title(row.end_code.as_ref())),
         playbook: row
             .playbook
@@ -186,8 +195,36 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         started_at_ms: row.started_at_ms,
         ended_at_ms: row.ended_at_ms,
         failure: failure(row.end_code.as_ref(), end.as_ref(), || title(row.end_code.as_ref())),
+        child: row.child,
+        items: row.fan_seq.map(|_| items_view(workflow, row.index)),
+        item_of: row
+            .origin
+            .and_then(|origin| workflow.tasks.get(origin as usize))
+            .map(|parent| parent.row.id),
+        item_index: row.item,
+        item: plan::item(workflow, task).cloned(),
         steps,
     })
+}
+
+/// How far the items of a task are.
+pub(super) fn items_view(workflow: &Workflow, parent: u32) -> ItemsView {
+    let mut view = ItemsView {
+        total: 0,
+        completed: 0,
+        failed: 0,
+        open: 0,
+    };
+    for item in workflow.items(parent) {
+        view.total += 1;
+        match item.row.state() {
+            TaskState::Completed => view.completed += 1,
+            _ if item.row.is_ended() => view.failed += 1,
+            _ if !item.row.is_unbegun() => view.open += 1,
+            _ => {}
+        }
+    }
+    view
 }
 
 fn attempt_view(row: &AttemptRow, records: &mut Records<'_>) -> Result<AttemptView, Refusal> {

@@ -47,6 +47,9 @@ pub struct TaskDef {
     /// What it is.
     #[serde(default, skip_serializing_if = "TaskKind::is_steps")]
     pub kind: TaskKind,
+    /// Once for each item of a list, instead of once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<FanOutDef>,
     /// In order; at least one with [`TaskKind::Steps`]. Keys are unique in the task.
     #[serde(default)]
     pub steps: Vec<StepDef>,
@@ -68,6 +71,8 @@ pub enum TaskKind {
     /// Steps in sandboxes, under a lease of a node.
     #[default]
     Steps,
+    /// Another workflow, in a partition of its own.
+    Workflow(Box<ChildDef>),
 }
 
 impl TaskKind {
@@ -75,6 +80,75 @@ impl TaskKind {
     #[must_use]
     pub const fn is_steps(&self) -> bool {
         matches!(self, Self::Steps)
+    }
+}
+
+/// A workflow that a task starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChildDef {
+    /// What it is.
+    pub definition: Definition,
+    /// The same as it was written, as JSON.
+    pub source: String,
+    /// Values for its parameters; texts in them are templates, and one that is a single expression keeps the type of its value.
+    #[serde(default)]
+    pub parameters: IndexMap<String, Value>,
+    /// The task does not wait for it.
+    #[serde(default)]
+    pub detached: bool,
+}
+
+/// A task over a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FanOutDef {
+    /// The list: a template that is a single expression, or a list whose texts are templates.
+    pub items: Value,
+    /// Items that run at once; none: all.
+    #[serde(default)]
+    pub max_parallel: Option<u32>,
+    /// What a failed item does to the others, once there are more than tolerated.
+    #[serde(default)]
+    pub on_failure: ItemFailure,
+    /// Failed items that do not fail the task.
+    #[serde(default)]
+    pub tolerated: Tolerated,
+}
+
+/// What a failed item does to the others, once more failed than are tolerated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemFailure {
+    /// Running ones are cancelled, waiting ones do not start.
+    #[default]
+    Stop,
+    /// They run to their end; then the task fails.
+    Continue,
+}
+
+/// How many items may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tolerated {
+    /// So many.
+    Items(u32),
+    /// So many of a hundred, rounded down.
+    Percent(u32),
+}
+
+impl Default for Tolerated {
+    fn default() -> Self {
+        Self::Items(0)
+    }
+}
+
+impl Tolerated {
+    /// Of a number of items.
+    #[must_use]
+    pub const fn of(self, total: usize) -> usize {
+        match self {
+            Self::Items(items) => items as usize,
+            Self::Percent(percent) => total * percent as usize / 100,
+        }
     }
 }
 

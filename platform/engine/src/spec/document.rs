@@ -74,6 +74,18 @@ impl Node {
         mark
     }
 
+    /// The node at a path of keys and indexes.
+    pub(super) fn at(&self, path: &[String]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, segment| match &node.kind {
+            Kind::Map(entries) => entries
+                .iter()
+                .find(|entry| entry.key == *segment)
+                .map(|entry| &entry.value),
+            Kind::List(items) => segment.parse::<usize>().ok().and_then(|index| items.get(index)),
+            _ => None,
+        })
+    }
+
     /// Where the key at the end of a path stands; the value's place when it is not in a map.
     pub(super) fn key_mark_of(&self, path: &[String]) -> Mark {
         let Some((last, parents)) = path.split_last() else {

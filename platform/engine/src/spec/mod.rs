@@ -18,7 +18,7 @@ mod uploads;
 pub use compile::{Compiled, compile};
 pub use parameters::check_parameters;
 pub use shape::schema;
-pub use template::{RenderError, render};
+pub use template::{RenderError, fill, render};
 pub use uploads::{upload_of, uploads};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::definition::{FailurePolicy, RunOn};
+use super::definition::{FailurePolicy, ItemFailure, RunOn};
 
 /// A Gantry workflow: tasks that run durably, each step in a fresh sandbox.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -91,6 +91,22 @@ pub(super) struct TaskSource {
     /// `success`: only when all needed tasks completed. `always`: when they have ended, however.
     #[serde(default)]
     pub(super) run_on: RunOn,
+    /// Instead of steps: start another workflow and wait for it. Holds no sandbox.
+    #[serde(default)]
+    pub(super) workflow: Option<ChildSource>,
+    /// Run the task once for each item of a list, which is one expression or is written here. `item` and `item_index` are there in its templates.
+    #[serde(default)]
+    pub(super) for_each: Option<ListSource>,
+    /// With `for_each`: items that run at once; all when absent.
+    #[serde(default)]
+    pub(super) max_parallel: Option<u64>,
+    /// With `for_each`: what a failed item does, once more failed than are tolerated: `stop` cancels the others, `continue` lets them run to their end.
+    /// Either way the task fails.
+    #[serde(default)]
+    pub(super) on_item_failure: Option<ItemFailure>,
+    /// With `for_each`: failed items that do not fail the task, as a number or as a percentage; none when absent.
+    #[serde(default)]
+    pub(super) tolerated_failures: Option<ToleratedSource>,
     /// The tree that the steps work on; empty when absent.
     #[serde(default)]
     pub(super) workspace: Option<WorkspaceSource>,
@@ -137,6 +153,43 @@ pub(super) struct TaskSource {
     /// With `run` only: files to keep.
     #[serde(default)]
     pub(super) artifacts: Option<Vec<ArtifactSource>>,
+}
+
+/// A workflow that a task starts. Its outputs become the task's.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChildSource {
+    /// The definition, as it would be submitted.
+    pub(super) definition: Box<WorkflowSource>,
+    /// Values for its parameters. Texts are templates; one that is a single expression keeps the type of its value.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Value>")]
+    pub(super) parameters: IndexMap<String, Value>,
+    /// Do not wait for it: the task completes when it is started, with its id as output `workflow`.
+    #[serde(default)]
+    pub(super) detached: bool,
+}
+
+/// A list: an expression that gives one, or the list itself, whose texts are templates.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = "{{ params.files }}")]
+pub(super) enum ListSource {
+    /// One expression.
+    Expression(String),
+    /// The list.
+    Items(Vec<Value>),
+}
+
+/// How many items may fail: a number, or a percentage such as `10%`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = 2, example = "10%")]
+pub(super) enum ToleratedSource {
+    /// So many.
+    Items(u64),
+    /// So many of a hundred.
+    Percent(String),
 }
 
 /// One command in a fresh sandbox. Once its completion is journaled it is never executed again.

@@ -24,12 +24,17 @@ const DEFINITIONS: &[&str] = &[
     "{name: diamond, tasks: {a: {steps: [{run: 'true'}]}, b: {needs: [a], steps: [{run: 'true'}]}, c: {needs: [a], steps: [{run: 'true'}]}, d: {needs: [b, c], run_on: always, steps: [{run: 'true'}]}}}",
     "{name: go-on, on_task_failure: continue, tasks: {a: {steps: [{run: 'true'}]}, b: {steps: [{run: 'true'}]}, c: {needs: [b], steps: [{run: 'true'}, {run: 'echo {{ steps[\"step-1\"].outputs.n }}'}]}}}",
     "{name: hand, tasks: {a: {steps: [{run: 'true'}]}, b: {needs: [a], workspace: {from: a}, steps: [{run: 'true'}, {run: 'true'}]}}}",
+    "{name: items, tasks: {a: {for_each: [1, 2, 3], max_parallel: 2, run: 'echo {{ item }}', retry: 2, tolerated_failures: 1}, b: {needs: a, run: 'echo {{ tasks.a.items[2].state }}'}}}",
 ];
 
 /// splitmix64: small, and the same everywhere.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -38,15 +43,15 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).unwrap()
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+    pub(super) fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
         (!from.is_empty()).then(|| from[self.below(from.len())].clone())
     }
 }

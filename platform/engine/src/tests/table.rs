@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use gantry_journal::{Epoch, FileKeyRing, LogPosition, MemoryStore, Store};
+use gantry_journal::{Epoch, FileKeyRing, LogPosition, MemoryStore, Store, keys};
 use gantry_proto::v1::{Assignee, Assignment, EndCause, Fault, Payload};
 use gantry_proto::{ErrorCode, NodeId, PartitionId, PrincipalId, WorkflowId};
 
@@ -38,7 +38,9 @@ pub(super) enum Fate {
 
 pub(super) struct Table {
     pub(super) store: Arc<MemoryStore>,
-    storage: Storage,
+    pub(super) storage: Storage,
+    pub(super) partition: PartitionId,
+    partitions: u16,
     pub(super) state: PartitionState,
     epoch: Epoch,
     end: LogPosition,
@@ -54,18 +56,29 @@ pub(super) fn partition() -> PartitionId {
 
 impl Table {
     pub(super) fn new() -> Self {
-        let store = Arc::new(MemoryStore::new());
-        Self::on(store, 1_700_000_000_000, 1)
+        Self::at(partition(), gantry_proto::limits::PARTITIONS_DEFAULT)
     }
 
-    fn on(store: Arc<MemoryStore>, now_ms: u64, entropy: u64) -> Self {
+    /// One of several partitions.
+    pub(super) fn at(partition: PartitionId, partitions: u16) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        Self::on(store, (partition, partitions), 1_700_000_000_000, 1)
+    }
+
+    fn on(store: Arc<MemoryStore>, (partition, partitions): (PartitionId, u16), now_ms: u64, entropy: u64) -> Self {
         let as_store: Arc<dyn Store> = store.clone();
         let storage = Storage::new(as_store, KEYS.1.clone());
-        let epoch = store.acquire(partition()).unwrap();
-        let (state, end) = load::recover(&storage, partition(), Settings::default()).unwrap();
+        let epoch = store.acquire(partition).unwrap();
+        let settings = Settings {
+            partitions,
+            ..Settings::default()
+        };
+        let (state, end) = load::recover(&storage, partition, settings).unwrap();
         Self {
             store,
             storage,
+            partition,
+            partitions,
             state,
             epoch,
             end,
@@ -78,7 +91,7 @@ impl Table {
     /// The process dies and another one takes over.
     pub(super) fn crash(&mut self) {
         let store = Arc::new(self.store.reopened());
-        *self = Self::on(store, self.now_ms, self.entropy);
+        *self = Self::on(store, (self.partition, self.partitions), self.now_ms, self.entropy);
     }
 
     /// One batch: commands, then placement with these credits.
@@ -212,8 +225,22 @@ impl Table {
             .unwrap()
     }
 
+    /// Every workflow that has a row.
+    pub(super) fn all_workflows(&self) -> Vec<WorkflowId> {
+        let mut found = Vec::new();
+        let rows = keys::all_of(keys::Kind::Workflow, self.partition);
+        load::walk(self.store.as_ref(), &rows, |key, _| {
+            if let Some(keys::Parsed::Workflow { workflow, .. }) = keys::parse(key) {
+                found.push(workflow);
+            }
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
     pub(super) fn verify(&self) {
-        crate::verify::verify(self.store.as_ref(), partition()).unwrap();
+        crate::verify::verify(self.store.as_ref(), self.partition).unwrap();
     }
 }
 

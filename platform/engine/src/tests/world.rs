@@ -259,6 +259,13 @@ impl World {
         }
     }
 
+    /// Letters that are in outboxes.
+    pub(super) fn letters(&self) -> usize {
+        let partitions = (0..self.partitions).filter_map(PartitionId::new);
+        let mails = partitions.map(|partition| crate::processor::load::mail(self.store.as_ref(), partition).unwrap());
+        mails.map(|mail| mail.open.len()).sum()
+    }
+
     /// Runs every assignment to success until the workflow has ended; answers in the order of running.
     pub(super) async fn run_all(&self, workflow: WorkflowId) -> Vec<String> {
         let mut ran = Vec::new();

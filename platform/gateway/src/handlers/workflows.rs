@@ -209,6 +209,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
         states,
         name: call.query("name")?.map(ToOwned::to_owned),
         playbook: call.query("playbook")?.map(ToOwned::to_owned),
+        parent: call.query_as("parent", "the id of a workflow")?,
         after: call.query_as("cursor", "a cursor of this list")?,
         limit: call.limit()?,
     };

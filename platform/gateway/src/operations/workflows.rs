@@ -40,6 +40,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 q("state", "only these states, separated by commas"),
                 q("name", "only workflows of this name"),
                 q("playbook", "only runs of this playbook, any version"),
+                q("parent", "only workflows that this one started"),
                 q("cursor", "`next_cursor` of the page before"),
                 q("limit", "items of a page, 1 to 500, default 50"),
             ] })

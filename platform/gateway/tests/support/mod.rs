@@ -128,6 +128,11 @@ impl Script {
             started_at_ms: None,
             ended_at_ms: None,
             failure: None,
+            child: None,
+            items: None,
+            item_of: None,
+            item_index: None,
+            item: None,
             steps: vec![step],
         };
         WorkflowView {
@@ -139,6 +144,7 @@ impl Script {
                 ended_at_ms: None,
                 tasks_total: 1,
                 tasks_ended: 0,
+                lineage: None,
                 failure: None,
                 playbook: None,
             },

@@ -100,6 +100,17 @@ fn keys_round_trip() {
         ),
         (sealed(partition, t), Parsed::Sealed { partition, tenant: t }),
         (
+            outbox(partition, t, p(9), 6),
+            Parsed::Outbox {
+                partition,
+                tenant: t,
+                to: p(9),
+                number: 6,
+            },
+        ),
+        (sent(partition, p(8)), Parsed::Sent { partition, to: p(8) }),
+        (received(partition, p(7)), Parsed::Received { partition, from: p(7) }),
+        (
             ended(partition, t, 9, w),
             Parsed::Ended {
                 partition,

@@ -1,6 +1,9 @@
 //! `apply(state, event)`: the one place where state changes. Needs no payload for anything that control depends on.
 
+mod child;
+mod items;
 mod keep;
+mod mail;
 mod node;
 mod step;
 mod task;
@@ -11,8 +14,12 @@ use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, Payload};
 use gantry_proto::{TenantId, WorkflowId};
 
+pub(crate) use items::item_values;
 pub(crate) use step::result_body;
 
+use self::child::{child_ended, child_requested};
+use self::items::task_fanned_out;
+use self::mail::{message_sent, messages_acknowledged, messages_received};
 use self::node::{node_changed, node_registered};
 use self::step::{step_assigned, step_ended, step_running};
 use self::task::{lease_ended, task, task_claimed, task_ended, task_readied, task_waiting};
@@ -145,6 +152,14 @@ pub fn apply(
         Kind::UploadCreated(event) => upload::upload_created(state, place, event),
         Kind::UploadDeleted(event) => upload::upload_gone(state, place, event.upload),
         Kind::UploadExpired(event) => upload::upload_gone(state, place, event.upload),
+        Kind::MessageSent(event) => message_sent(state, place, event),
+        Kind::MessagesReceived(event) => messages_received(state, place, event),
+        Kind::MessagesAcknowledged(event) => messages_acknowledged(state, place, event),
+        Kind::ChildRequested(event) => child_requested(state, place, event, payload),
+        Kind::ChildEnded(event) => child_ended(state, place, event, payload),
+        // What it is about may have ended long ago: a line of the story, and no change.
+        Kind::ChildOrphaned(event) => end(place, event.end, v1::ChildEnd::try_from).map(|_| ()),
+        Kind::TaskFannedOut(event) => task_fanned_out(state, place, event, payload),
     }
 }
 

@@ -55,17 +55,7 @@ pub(super) fn submitted(
     }
     let mut tasks = Vec::with_capacity(event.tasks.len());
     for (index, seed) in (0u32..).zip(&event.tasks) {
-        let mut row = TaskRow {
-            id: seed.task,
-            index,
-            name: seed.name.clone(),
-            ..TaskRow::default()
-        };
-        row.set_state(TaskState::Pending);
-        row.steps = vec![StepRow::default(); seed.steps as usize];
-        row.steps.iter_mut().for_each(|step| step.set_state(StepState::Pending));
-        let results = vec![None; seed.steps as usize];
-        tasks.push(Task { row, results });
+        tasks.push(seeded(seed, index));
         state.dirty.tasks.insert((id, index));
     }
     let mut row = WorkflowRow {
@@ -80,6 +70,7 @@ pub(super) fn submitted(
         created_at_ms: place.at_ms,
         submit_seq: place.seq,
         tasks_total: u32::try_from(event.tasks.len()).unwrap_or(u32::MAX),
+        lineage: event.lineage.clone(),
         ..WorkflowRow::default()
     };
     row.set_state(WorkflowState::Pending);
@@ -87,6 +78,20 @@ pub(super) fn submitted(
     state.dirty.workflows.insert(id);
     state.dirty.begun.insert(id);
     Ok(())
+}
+
+/// A task that has not begun.
+pub(super) fn seeded(seed: &v1::TaskSeed, index: u32) -> Task {
+    let mut row = TaskRow {
+        id: seed.task,
+        index,
+        name: seed.name.clone(),
+        ..TaskRow::default()
+    };
+    row.set_state(TaskState::Pending);
+    row.steps = vec![StepRow::default(); seed.steps as usize];
+    row.steps.iter_mut().for_each(|step| step.set_state(StepState::Pending));
+    Task::of(row)
 }
 
 pub(super) fn workflow_ended(

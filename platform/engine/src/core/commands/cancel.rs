@@ -1,8 +1,6 @@
 //! Ending a workflow on request.
 
-use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self};
-use gantry_proto::{ErrorCode, PrincipalId, TenantId, WorkflowId, limits};
+use gantry_proto::{PrincipalId, TenantId, WorkflowId};
 
 use super::{Outcome, Rejection, Reply};
 use crate::core::decide::{Batching, Inputs};
@@ -27,23 +25,10 @@ impl Cancel {
             .workflows
             .get(&self.workflow)
             .filter(|found| found.row.tenant == self.tenant);
-        let Some(workflow) = found.filter(|found| !found.row.is_ended()) else {
+        if found.is_none_or(|found| found.row.is_ended()) {
             return Ok(Err(Rejection::NotFound));
-        };
-        let grace_ms = self.grace_ms.map(|grace| grace.min(limits::STEP_TIMEOUT_MS_MAX));
-        let tasks = u32::try_from(workflow.tasks.len()).unwrap_or(u32::MAX);
-        let before = workflow.row.cancel_by.map(|_| workflow.row.cancel_grace_ms);
-        if before.is_none() || grace_ms.is_some_and(|grace| before.flatten().is_none_or(|before| grace < before)) {
-            let event = v1::WorkflowCancelRequested {
-                by: self.by,
-                grace_ms: grace_ms.unwrap_or(limits::CANCEL_GRACE_MS_DEFAULT),
-            };
-            batch.record(self.workflow, Kind::WorkflowCancelRequested(event), None)?;
         }
-        for index in 0..tasks {
-            batch.stop_task((self.workflow, index), grace_ms, ErrorCode::WorkflowCancelled, None)?;
-        }
-        batch.settle(self.workflow)?;
+        batch.cancel_workflow(self.workflow, self.by, self.grace_ms)?;
         let state = batch
             .state
             .workflows

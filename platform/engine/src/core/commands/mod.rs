@@ -1,5 +1,6 @@
 //! What can be asked of a partition: one command, one file.
 
+mod acknowledged;
 mod assignment_refused;
 mod cancel;
 mod destroy;
@@ -10,6 +11,7 @@ mod lease_expired;
 mod node_departed;
 mod node_health;
 mod node_register;
+mod receive;
 mod reconcile;
 mod step_finished;
 mod step_started;
@@ -21,6 +23,7 @@ mod upload_delete;
 use gantry_proto::v1::{Assignee, HeldVerdict};
 use gantry_proto::{ErrorCode, NodeId, TaskId, UploadId, WorkflowId};
 
+pub use acknowledged::Acknowledged;
 pub use assignment_refused::AssignmentRefused;
 pub use cancel::Cancel;
 pub use destroy::{Erase, Expired, Remove};
@@ -31,6 +34,7 @@ pub use lease_expired::LeaseExpired;
 pub use node_departed::NodeDeparted;
 pub use node_health::{NodeHealth, is_unfit};
 pub use node_register::NodeRegister;
+pub use receive::{Delivery, Receive};
 pub use reconcile::Reconcile;
 pub use step_finished::StepFinished;
 pub use step_started::StepStarted;
@@ -86,6 +90,11 @@ pub enum Reply {
         upload: UploadId,
         /// The idempotency key was known: nothing was kept.
         replayed: bool,
+    },
+    /// To [`Receive`]: everything up to this number of the sender is durable.
+    Received {
+        /// The newest letter.
+        through: u64,
     },
     /// To everything that is only done.
     Done,
@@ -155,6 +164,10 @@ commands! {
     CreateUpload,
     /// An upload is not wanted any more.
     DeleteUpload,
+    /// Letters of another partition.
+    Receive,
+    /// Letters have arrived.
+    Acknowledged,
 }
 
 /// The leased task whose open attempt is exactly this one, held by this node.

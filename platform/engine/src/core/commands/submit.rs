@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, Label, Payload};
-use gantry_proto::{PrincipalId, TaskId, TenantId, WorkflowId};
+use gantry_proto::{PrincipalId, TenantId, WorkflowId};
 
 use super::{Outcome, Rejection, Reply};
 use crate::api::SubmitReceipt;
 use crate::core::body::Body;
 use crate::core::decide::{Batching, Inputs};
+use crate::core::flow::Birth;
 
 /// Start a workflow; everything was checked and compiled before.
 #[derive(Debug, Clone)]
@@ -78,32 +79,19 @@ impl Submit {
             };
             batch.emit(self.tenant, None, Kind::IdempotencyRecorded(event), None)?;
         }
-        let tasks = self.body.definition.tasks.iter().map(|(name, task)| v1::TaskSeed {
-            task: TaskId::derive(batch.now_ms, partition, &[id.as_bytes(), name.as_bytes()]),
-            name: name.clone(),
-            steps: u32::try_from(task.steps.len()).unwrap_or(u32::MAX),
-        });
-        let event = v1::WorkflowSubmitted {
-            name: self.body.definition.name.clone(),
-            definition_digest: self.digest,
-            submitted_by: self.by,
-            tasks: tasks.collect(),
+        batch.bear(Birth {
+            id,
+            tenant: self.tenant,
+            by: self.by,
+            body: self.body,
+            payload: self.payload,
+            digest: self.digest,
             idempotency_hash: self.idempotency.map(|(key, _)| Bytes::copy_from_slice(&key)),
-            traceparent: self.traceparent,
             labels: self.labels,
+            traceparent: self.traceparent,
+            lineage: None,
             playbook: self.playbook,
-        };
-        batch.emit(
-            self.tenant,
-            Some(id),
-            Kind::WorkflowSubmitted(event),
-            Some(self.payload),
-        )?;
-        if let Some(workflow) = batch.state.workflows.get_mut(&id) {
-            workflow.body = Some(self.body);
-        }
-        batch.record(id, Kind::WorkflowActivated(v1::WorkflowActivated {}), None)?;
-        batch.settle(id)?;
+        })?;
         Ok(Ok(Reply::Submitted(SubmitReceipt {
             workflow: id,
             replayed: false,

@@ -12,8 +12,13 @@ impl Batching<'_> {
         let Some((_, definition)) = workflow.and_then(|workflow| workflow.definition(task.1 as usize)) else {
             return Ok(());
         };
+        let is_item = self.state.task(task).is_some_and(|task| task.row.origin.is_some());
+        if definition.for_each.is_some() && !is_item {
+            return self.fan_out(task);
+        }
         match &definition.kind {
             TaskKind::Steps => self.readied(task),
+            TaskKind::Workflow(_) => self.request_child(task),
         }
     }
 }

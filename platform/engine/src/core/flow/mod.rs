@@ -1,6 +1,10 @@
 //! What follows from what: after a step, a task or a lease ended. Every command that ends something goes through here.
 
 mod begin;
+mod birth;
+mod child;
+mod items;
+mod mail;
 mod settle;
 mod step;
 mod stop;
@@ -9,6 +13,7 @@ use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, LeaseEnd, Payload, TaskEnd, WaitKind};
 use gantry_proto::{TaskId, TenantId, WorkflowId};
 
+pub(in crate::core) use birth::Birth;
 pub(crate) use step::describe;
 
 use super::apply::ApplyError;

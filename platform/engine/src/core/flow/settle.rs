@@ -11,17 +11,22 @@ use crate::api::Order;
 use crate::core::apply::ApplyError;
 use crate::core::decide::Batching;
 use crate::core::plan;
-use crate::core::state::Workflow;
+use crate::core::state::{Task, Workflow};
 use crate::lifecycle::task::TaskState;
 use crate::spec::definition::{FailurePolicy, RunOn};
 
 impl Batching<'_> {
     /// Brings a workflow to rest after a task ended: begins what may run, ends what never will, and ends the workflow when all have ended.
     pub(in crate::core) fn settle(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
-        while let Some(next) = self.workflow(id).and_then(next_consequence) {
-            match next {
-                Consequence::Begin(task) => self.begin((id, task))?,
-                Consequence::Stop(task, code, why) => self.stop_task((id, task), None, code, Some(why))?,
+        loop {
+            while let Some(next) = self.workflow(id).and_then(next_consequence) {
+                match next {
+                    Consequence::Begin(task) => self.begin((id, task))?,
+                    Consequence::Stop(task, code, why) => self.stop_task((id, task), None, code, Some(why))?,
+                }
+            }
+            if !self.advance_items(id)? {
+                break;
             }
         }
         let Some(workflow) = self.workflow(id) else {
@@ -30,7 +35,7 @@ impl Batching<'_> {
         if workflow.row.is_ended() || workflow.tasks.iter().any(|task| !task.row.is_ended()) {
             return Ok(());
         }
-        let failed = workflow.tasks.iter().find(|task| task.row.state() == TaskState::Failed);
+        let failed = failed(workflow);
         let (end, code, payload) = if workflow.row.cancel_by.is_some() {
             (WorkflowEnd::Cancelled, Some(ErrorCode::WorkflowCancelled), None)
         } else if let Some(failed) = failed {
@@ -63,11 +68,18 @@ impl Batching<'_> {
                 holders.entry(node).or_default().push(task.row.id);
             }
         }
-        self.record(id, Kind::WorkflowEnded(event), payload)?;
+        self.record(id, Kind::WorkflowEnded(event), payload.clone())?;
+        self.report_end(id, end, code, payload)?;
         self.orders
             .extend(holders.into_iter().map(|(node, tasks)| Order::Release(node, tasks)));
         Ok(())
     }
+}
+
+/// The first task that failed. Whether failed items fail their task is said by that task.
+fn failed(workflow: &Workflow) -> Option<&Task> {
+    let mut tasks = workflow.tasks.iter();
+    tasks.find(|task| task.row.state() == TaskState::Failed && task.row.origin.is_none())
 }
 
 /// One thing that follows for a task that does not run.
@@ -79,11 +91,12 @@ enum Consequence {
 /// The first consequence, in the order of the definition; `None` at rest.
 fn next_consequence(workflow: &Workflow) -> Option<Consequence> {
     let body = workflow.body.as_ref()?;
-    let failed = workflow.tasks.iter().find(|task| task.row.state() == TaskState::Failed);
+    let failed = failed(workflow);
     let stopping = body.definition.on_task_failure == FailurePolicy::Stop && failed.is_some();
     for (position, task) in workflow.tasks.iter().enumerate() {
         let row = &task.row;
-        if row.is_ended() {
+        // Items follow the task over a list that they are of.
+        if row.is_ended() || row.origin.is_some() {
             continue;
         }
         let (_, definition) = workflow.definition(position)?;
@@ -103,8 +116,7 @@ fn next_consequence(workflow: &Workflow) -> Option<Consequence> {
                 return Some(Consequence::Stop(row.index, ErrorCode::TaskFailed, why));
             }
         }
-        let waits_for_needs = row.state() == TaskState::Pending && row.wait_kind.is_none();
-        if waits_for_needs && needs.iter().all(|need| workflow.tasks[*need].row.is_ended()) {
+        if row.is_unbegun() && needs.iter().all(|need| workflow.tasks[*need].row.is_ended()) {
             return Some(Consequence::Begin(row.index));
         }
     }

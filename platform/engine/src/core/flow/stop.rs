@@ -2,7 +2,7 @@
 
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, EndCause, TaskEnd};
-use gantry_proto::{ErrorCode, limits};
+use gantry_proto::{ErrorCode, PrincipalId, WorkflowId, limits};
 
 use super::said;
 use crate::api::Order;
@@ -28,6 +28,12 @@ impl Batching<'_> {
         if row.is_ended() {
             return Ok(());
         }
+        if let Some(child) = row.open_child() {
+            return self.stop_child(task, child, grace_ms);
+        }
+        if row.fan_seq.is_some() {
+            return self.stop_items(task, grace_ms, code, why.as_deref());
+        }
         let Some((_, (step, _))) = row.holder.zip(row.open()) else {
             return self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), why.and_then(said));
         };
@@ -44,6 +50,32 @@ impl Batching<'_> {
         }
         self.order_cancel(task);
         Ok(())
+    }
+
+    /// Ends a workflow that has not ended: what runs is asked to, what waits ends at once.
+    pub(in crate::core) fn cancel_workflow(
+        &mut self,
+        id: WorkflowId,
+        by: PrincipalId,
+        grace_ms: Option<u64>,
+    ) -> Result<(), ApplyError> {
+        let Some(workflow) = self.workflow(id) else {
+            return Ok(());
+        };
+        let grace_ms = grace_ms.map(|grace| grace.min(limits::STEP_TIMEOUT_MS_MAX));
+        let tasks = u32::try_from(workflow.tasks.len()).unwrap_or(u32::MAX);
+        let before = workflow.row.cancel_by.map(|_| workflow.row.cancel_grace_ms);
+        if before.is_none() || grace_ms.is_some_and(|grace| before.flatten().is_none_or(|before| grace < before)) {
+            let event = v1::WorkflowCancelRequested {
+                by,
+                grace_ms: grace_ms.unwrap_or(limits::CANCEL_GRACE_MS_DEFAULT),
+            };
+            self.record(id, Kind::WorkflowCancelRequested(event), None)?;
+        }
+        for index in 0..tasks {
+            self.stop_task((id, index), grace_ms, ErrorCode::WorkflowCancelled, None)?;
+        }
+        self.settle(id)
     }
 
     /// Tells the holder of a task that was asked to end to end it; nothing when nobody asked, or nobody holds it. The node takes it any number of times.

@@ -1,5 +1,7 @@
 //! From a document to a definition.
 
+mod child;
+mod items;
 mod kind;
 mod names;
 mod needs;
@@ -52,6 +54,7 @@ pub fn compile(source: &[u8]) -> Result<Compiled, Vec<Issue>> {
         root: &root,
         lines: text.lines().collect(),
         issues: Vec::new(),
+        over_list: false,
     };
     let definition = check.workflow(&workflow);
     if !check.issues.is_empty() {
@@ -87,6 +90,8 @@ struct Check<'a> {
     /// Of the source, for places inside of texts.
     lines: Vec<&'a str>,
     issues: Vec<Issue>,
+    /// The task at hand is one over a list: `item` is there.
+    over_list: bool,
 }
 
 impl Check<'_> {

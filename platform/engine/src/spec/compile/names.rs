@@ -21,6 +21,8 @@ pub(super) struct Scope<'a> {
     in_task: bool,
     /// Only `params` is there: it is rendered when the workflow is submitted.
     at_submit: bool,
+    /// Tasks over a list.
+    lists: BTreeSet<&'a str>,
 }
 
 /// Steps that a template may read.
@@ -42,6 +44,11 @@ impl<'a> Scope<'a> {
             steps: Steps::Any,
             in_task: true,
             at_submit: false,
+            lists: tasks
+                .iter()
+                .filter(|(_, task)| task.for_each.is_some())
+                .map(|(name, _)| name.as_str())
+                .collect(),
         }
     }
 
@@ -89,6 +96,18 @@ impl<'a> Scope<'a> {
     ) -> Self {
         Self {
             steps: Steps::None("the workspace is built before the steps run"),
+            ..Self::task(parameters, tasks, before)
+        }
+    }
+
+    /// Of what a task says of itself before it begins: a condition, a time, a question.
+    pub(super) fn waiting(
+        parameters: &'a BTreeSet<&'a str>,
+        tasks: &'a IndexMap<String, TaskSource>,
+        before: &BTreeSet<&'a str>,
+    ) -> Self {
+        Self {
+            steps: Steps::None("no step has run by then"),
             ..Self::task(parameters, tasks, before)
         }
     }
@@ -171,7 +190,11 @@ impl<'a> Scope<'a> {
                 "`tasks.{task}` may not have ended by then; add `{task}` to `needs`"
             ));
         }
-        field.and_then(|field| fixed(&format!("tasks.{task}"), field, &["outputs", "state"]))
+        let fields: &[&str] = match self.lists.contains(task) {
+            true => &["outputs", "state", "items"],
+            false => &["outputs", "state"],
+        };
+        field.and_then(|field| fixed(&format!("tasks.{task}"), field, fields))
     }
 
     fn refuse_step(&self, rest: &[&str]) -> Option<String> {
@@ -238,6 +261,10 @@ impl Check<'_> {
                     self.issues.push(at(problem.message, path, mark));
                 }
                 for reference in references {
+                    let of_item = matches!(reference.path.first().map(String::as_str), Some("item" | "item_index"));
+                    if self.over_list && of_item {
+                        continue;
+                    }
                     if let Some(message) = scope.refuse(&reference) {
                         let mark = self.place(path, text, reference.line, reference.column);
                         self.issues.push(at(message, path, mark));

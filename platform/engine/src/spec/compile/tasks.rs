@@ -42,12 +42,17 @@ impl Check<'_> {
             tasks,
         );
         let requires = self.requires(&join(&path, "requires"), &source.requires);
-        let kind = self.kind(&path, source);
+        let before_steps = Scope::waiting(parameters, tasks, before);
+        let for_each = self.items(&path, source, &before_steps);
+        self.over_list = for_each.is_some();
+        let kind = self.kind(&path, source, &before_steps);
         let steps = match kind {
             Some(TaskKind::Steps) => self.steps(&path, source, defaults, parameters, tasks, before),
             _ => Vec::new(),
         };
+        self.over_list = false;
         TaskDef {
+            for_each,
             needs: source.needs.as_ref().map(|needs| needs.list()).unwrap_or_default(),
             run_on: source.run_on,
             kind: kind.unwrap_or_default(),

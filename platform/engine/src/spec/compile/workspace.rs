@@ -145,6 +145,12 @@ impl Check<'_> {
         }
         let task = source.from.as_ref()?;
         self.needed(&join(path, "from"), task, "its tree", before, tasks);
+        if tasks.get(task).is_some_and(|source| source.for_each.is_some()) {
+            let message = format!(
+                "`{task}` is a task over a list and has no tree of its own; keep artifacts, and take them by `inputs`"
+            );
+            self.complain(&join(path, "from"), message);
+        }
         Some(WorkspaceSourceDef::From(task.clone()))
     }
 

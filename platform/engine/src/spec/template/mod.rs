@@ -4,6 +4,7 @@
 //! that can assign can double a text with each line; what remains grows no faster than the template itself.
 
 mod analyse;
+mod fill;
 mod filters;
 
 use std::io;
@@ -12,6 +13,8 @@ use gantry_proto::limits::{RENDERED_BYTES_MAX, TEMPLATE_FUEL};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 pub(super) use analyse::{Analysis, Reference, analyse};
+pub use fill::fill;
+pub(super) use fill::is_expression;
 
 /// Why a template did not render. The message names what is undefined, and what there is instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

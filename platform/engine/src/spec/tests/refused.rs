@@ -130,7 +130,7 @@ fn steps() {
     table(&[
         (
             &task("    image: a\n"),
-            &["3:3 task `t` has nothing to run; give it `run` or `steps`"],
+            &["3:3 task `t` has nothing to do; give it `run`, `steps` or `workflow`"],
         ),
         (
             &task("    run: x\n    steps: [{run: y}]\n"),
