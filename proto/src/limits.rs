@@ -111,6 +111,19 @@ pub const LETTERS_PER_DELIVERY_MAX: usize = 64;
 /// What users wrote in one delivery of letters; a single larger one goes alone. Bounds what is held in memory on the way.
 pub const DELIVERY_BYTES_MAX: usize = 4 << 20;
 
+/// Greatest priority of a workflow; the least is 0.
+pub const PRIORITY_MAX: u32 = 9;
+
+/// Priority of a workflow that says none.
+pub const PRIORITY_DEFAULT: u32 = 4;
+
+/// Waiting so long outweighs one level of priority. So a ready task of the least priority goes before one of the greatest that became ready
+/// `PRIORITY_MAX` times this later (4.5 minutes): nothing of a tenant waits longer behind newer work than that.
+pub const PRIORITY_STEP_MS: u64 = 30_000;
+
+/// Greatest weight of a tenant: shares stay whole numbers.
+pub const TENANT_WEIGHT_MAX: u32 = 1_000;
+
 /// Generations of workflows that start workflows. A person cannot follow more, and a definition that starts itself ends there.
 pub const CHILD_DEPTH_MAX: u32 = 8;
 

@@ -49,6 +49,42 @@ async fn a_repeated_submission_with_the_same_key_starts_nothing_new() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_task_says_its_place_and_keeps_its_priority_over_a_kill() -> Result<()> {
+    Scenario::dev("submit-priority")
+        .slots(1)
+        .run(async |world| {
+            let holding = world.api.submit(&steps(&["sleep 600"]), json!({})).await?;
+            let runs =
+                |workflow: &gantry_tests::views::Workflow| workflow.attempts().any(|each| each.state == "running");
+            world.api.workflow_when(&holding, "its step to run", SOON, runs).await?;
+            let file = world.file("waiting.yaml", &steps(&["echo waiting"]))?;
+            let run = world
+                .cli(&["run", &file, "--detach", "--priority", "8", "-o", "json"])
+                .await?
+                .expect_code(0)?;
+            let id = run.json()?["id"].as_str().unwrap_or_default().to_owned();
+            world.kill_server().await?;
+            world.restart_server().await?;
+            let waits =
+                |workflow: &gantry_tests::views::Workflow| workflow.tasks[0].waiting_reason() == Some("capacity");
+            let waiting = world.api.workflow_when(&id, "its wait for a slot", SOON, waits).await?;
+            let place = waiting.tasks[0]
+                .waiting
+                .as_ref()
+                .and_then(|waiting| waiting.get("queue_position"));
+            assert_eq!(place, Some(&json!(0)));
+            let view: serde_json::Value = world.api.read(&format!("/api/v1/workflows/{id}")).await?;
+            assert_eq!(view["priority"], 8);
+            let wrong = world.cli(&["run", &file, "--priority", "12"]).await?;
+            assert_ne!(wrong.code, 0);
+            world.api.cancel(&holding, 100).await?;
+            assert_eq!(world.api.ended(&id, SOON).await?.state, "completed");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parameters_outputs_files_and_identity_reach_the_steps() -> Result<()> {
     Scenario::dev("submit-contract")
         .run(async |world| {

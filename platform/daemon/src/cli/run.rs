@@ -38,6 +38,9 @@ pub(crate) struct RunArgs {
     /// Print the steps' output while they run
     #[arg(long)]
     follow_output: bool,
+    /// How soon its tasks get nodes, 0 (last) to 9; as the definition says when absent
+    #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u32).range(0..=9))]
+    priority: Option<u32>,
     /// Repeating the command with the same key returns the same workflow
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -55,9 +58,12 @@ pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) 
         let id = upload::file(&client, Path::new(file), key).await?;
         parameters.insert(name.to_owned(), Value::String(id));
     }
-    let mut request = client.request(Method::POST, "/workflows").json(
-        &json!({"definition": definition, "playbook": args.playbook, "parameters": parameters, "labels": labels}),
-    );
+    let mut body =
+        json!({"definition": definition, "playbook": args.playbook, "parameters": parameters, "labels": labels});
+    if let Some(priority) = args.priority {
+        body["priority"] = json!(priority);
+    }
+    let mut request = client.request(Method::POST, "/workflows").json(&body);
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
     }

@@ -39,6 +39,23 @@ pub(crate) struct CoreArgs {
     /// Lease of a task; heartbeats come six times as often
     #[arg(long, default_value_t = limits::LEASE_MS_DEFAULT)]
     lease_ms: u64,
+    /// What a tenant weighs when tenants share nodes (may be given several times); one that is not named weighs 1
+    #[arg(long = "tenant-weight", value_name = "TENANT=WEIGHT", value_parser = tenant_weight)]
+    tenant_weights: Vec<(TenantId, u32)>,
+}
+
+fn tenant_weight(text: &str) -> Result<(TenantId, u32), String> {
+    let wrong = || {
+        format!(
+            "`{text}` is not TENANT=WEIGHT with a weight from 1 to {}",
+            limits::TENANT_WEIGHT_MAX
+        )
+    };
+    let (tenant, weight) = text.split_once('=').ok_or_else(wrong)?;
+    let tenant = tenant.trim().parse().map_err(|error| format!("{error}"))?;
+    let weight = weight.trim().parse().ok();
+    let weight = weight.filter(|weight| (1..=limits::TENANT_WEIGHT_MAX).contains(weight));
+    Ok((tenant, weight.ok_or_else(wrong)?))
 }
 
 /// A running core.
@@ -112,6 +129,7 @@ impl Core {
             settings,
         };
         let engine = Engine::start(config, parts).await.context("start the engine")?;
+        engine.weigh_tenants(args.tenant_weights.iter().copied().collect());
         coordinator.attach(Arc::clone(&engine) as _);
 
         let mut core = Self {

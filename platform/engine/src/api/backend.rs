@@ -32,6 +32,8 @@ pub struct Submit {
     pub labels: Vec<(String, String)>,
     /// W3C trace context of the caller.
     pub traceparent: Option<String>,
+    /// How soon its tasks go among those of its tenant, 0 to `PRIORITY_MAX`; none: as the definition says.
+    pub priority: Option<u32>,
     /// The playbook version that `source` is, when it is one.
     pub playbook: Option<PlaybookPin>,
 }

@@ -48,6 +48,8 @@ pub struct WorkflowSummary {
     pub tasks_total: u32,
     /// Tasks that have ended.
     pub tasks_ended: u32,
+    /// How soon its tasks go among those of its tenant, 0 to 9.
+    pub priority: u32,
     /// Where it comes from, when another workflow started it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lineage: Option<LineageView>,
@@ -157,7 +159,7 @@ pub enum WaitingView {
     },
     /// Nodes that could run it exist, and all are at capacity.
     Capacity {
-        /// Tasks that are ahead of it, in its partition.
+        /// Tasks of its partition that go before it when slots become free one by one and nothing new comes, by priority, age and tenants' shares.
         queue_position: u32,
     },
     /// The workflow that it started has not ended.

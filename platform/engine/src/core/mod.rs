@@ -14,6 +14,7 @@ pub mod keep;
 pub mod mail;
 pub mod placement;
 pub(crate) mod plan;
+pub mod queue;
 pub mod rows;
 pub mod state;
 mod trace;

@@ -1,7 +1,5 @@
 //! Which node a ready task goes to, and why none when none.
 
-use std::collections::BTreeMap;
-
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self};
 use gantry_proto::{NodeId, TenantId};
@@ -9,13 +7,14 @@ use gantry_proto::{NodeId, TenantId};
 use super::apply::ApplyError;
 use super::decide::Batching;
 use super::plan;
-use super::state::{PartitionState, TaskRef, Workflow};
+use super::queue::{Class, Passed};
+use super::state::{TaskRef, Workflow};
 use crate::api::{Candidate, Serves};
 use crate::spec::definition::TaskDef;
 
-/// Ready tasks that one batch looks at. Tasks that cannot be placed are passed over, so a long queue of them must not stop the partition; the rest is
-/// looked at again with the next credits.
-pub const SCAN_MAX: usize = 4_096;
+/// Classes of tasks that one batch finds no node for before it goes on without placing: bounds a batch when there are very many. The rest is looked at
+/// again with the next credits.
+const MISSES_MAX: usize = 4_096;
 
 /// What a node lacks for a task, each in words; empty: it fits.
 #[must_use]
@@ -104,23 +103,29 @@ fn choose(workflow: &Workflow, task: usize, candidates: &[Candidate]) -> Option<
 /// # Errors
 /// A fault of ours; the state must be discarded.
 pub fn place(batch: &mut Batching<'_>, candidates: &mut [Candidate]) -> Result<(), ApplyError> {
-    let waiting: Vec<TaskRef> = batch.state.ready.iter().take(SCAN_MAX).map(|(_, task)| *task).collect();
-    for task in waiting {
-        if candidates.iter().all(|candidate| candidate.credits == 0) {
+    let mut passed = Passed::default();
+    let mut misses = 0;
+    while misses < MISSES_MAX && candidates.iter().any(|candidate| candidate.credits > 0) {
+        let Some((task, tenant, class)) = batch.state.ready.next(&passed) else {
             break;
-        }
-        // An earlier failure of this loop may have ended it.
+        };
+        let position = task.1 as usize;
         let Some(workflow) = batch.state.workflows.get(&task.0) else {
+            batch.state.ready.remove(task);
             continue;
         };
-        if batch
-            .state
-            .task(task)
-            .is_none_or(|task| task.row.queued_at_ms.is_none())
+        let bound = bound_to(workflow, position);
+        if bound != class.bound()
+            && let Some((_, definition)) = workflow.definition(position)
         {
+            let class = Class::of(definition, bound);
+            batch.state.ready.refile(task, class);
+            misses += 1;
             continue;
         }
-        let Some(chosen) = choose(workflow, task.1 as usize, candidates) else {
+        let Some(chosen) = choose(workflow, position, candidates) else {
+            batch.state.ready.pass_over(&mut passed, tenant, class);
+            misses += 1;
             continue;
         };
         match plan::build(batch.state, task) {
@@ -149,13 +154,4 @@ fn claim(batch: &mut Batching<'_>, task: TaskRef, node: NodeId, plan: v1::Plan) 
     };
     batch.record(task.0, Kind::TaskClaimed(event), None)?;
     batch.assign(task, plan)
-}
-
-/// Position of each ready task in the queue, for saying how many are ahead.
-#[must_use]
-pub fn queue_positions(state: &PartitionState) -> BTreeMap<TaskRef, u32> {
-    (0u32..)
-        .zip(&state.ready)
-        .map(|(position, (_, task))| (*task, position))
-        .collect()
 }

@@ -72,6 +72,9 @@ pub struct WorkflowRow {
     /// Where it comes from, when another workflow started it.
     #[prost(message, optional, tag = "100")]
     pub lineage: Option<Lineage>,
+    /// How soon its tasks go among those of its tenant, 0 to 9.
+    #[prost(uint32, optional, tag = "101")]
+    pub priority: Option<u32>,
 }
 
 /// A task with its steps.

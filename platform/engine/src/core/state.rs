@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::body::{Body, StepResultBody};
 use super::keep::{ErasedRow, HoldRow};
 use super::mail::{Mail, MailDirty};
+use super::placement::bound_to;
+use super::queue::{Class, Queue, rank};
 use super::rows::{IdempotencyRow, NodeRow, TaskRow, UploadRow, WorkflowRow};
 use crate::spec::definition::TaskDef;
 
@@ -170,8 +172,8 @@ pub struct PartitionState {
     pub last_at_ms: u64,
     /// Workflows that have not ended (and those that ended in the current batch).
     pub workflows: BTreeMap<WorkflowId, Workflow>,
-    /// Ready tasks in the order in which they are placed: since when, then by id.
-    pub ready: BTreeSet<(u64, TaskRef)>,
+    /// Ready tasks in the order in which they are placed.
+    pub ready: Queue,
     /// Due times.
     pub timers: BTreeSet<(u64, Timer)>,
     /// Keys that are remembered.
@@ -200,7 +202,7 @@ impl PartitionState {
             next_seq: 1,
             last_at_ms: 0,
             workflows: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            ready: Queue::default(),
             timers: BTreeSet::new(),
             idempotency: BTreeMap::new(),
             uploads: BTreeMap::new(),
@@ -244,14 +246,35 @@ impl PartitionState {
             if let Some(holder) = task.row.holder {
                 self.held.entry(holder).or_default().insert(reference);
             }
-            if let Some(queued) = task.row.queued_at_ms {
-                self.ready.insert((queued, reference));
-            }
             if let Some(until) = task.row.wait_until_ms {
                 self.timers.insert((until, Timer::Task(reference)));
             }
         }
+        let ready = workflow.tasks.iter().filter(|task| task.row.queued_at_ms.is_some());
+        let ready: Vec<TaskRef> = ready.map(|task| (id, task.row.index)).collect();
         self.workflows.insert(id, workflow);
+        for task in ready {
+            self.enqueue(task);
+        }
+    }
+
+    /// Puts a task that is ready by its row into the queue.
+    pub(in crate::core) fn enqueue(&mut self, task: TaskRef) {
+        let Some(workflow) = self.workflows.get(&task.0) else {
+            return;
+        };
+        let position = task.1 as usize;
+        let Some(queued) = workflow.tasks.get(position).and_then(|task| task.row.queued_at_ms) else {
+            return;
+        };
+        // Without a body nothing is placed, and the class does not matter.
+        let class = workflow
+            .definition(position)
+            .map_or_else(Class::default, |(_, definition)| {
+                Class::of(definition, bound_to(workflow, position))
+            });
+        let rank = rank(queued, workflow.row.priority.unwrap_or(limits::PRIORITY_DEFAULT));
+        self.ready.insert(workflow.row.tenant, class, rank, task);
     }
 
     /// Puts an upload in, with its timer.

@@ -76,6 +76,7 @@ fn request_hash(
     playbook: Option<&PlaybookPin>,
     parameters: &[u8],
     labels: &[(String, String)],
+    priority: Option<u32>,
 ) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
@@ -94,6 +95,10 @@ fn request_hash(
     for (key, value) in labels {
         part(key.as_bytes());
         part(value.as_bytes());
+    }
+    if let Some(priority) = priority {
+        part(b"priority");
+        part(&priority.to_be_bytes());
     }
     *hasher.finalize().as_bytes()
 }
@@ -123,9 +128,10 @@ impl Engine {
         Ok((partition, Some(*blake3::hash(key.as_bytes()).as_bytes())))
     }
 
-    async fn queue(&self, partition: PartitionId) -> read::Queue {
+    async fn queue(&self, workflow: WorkflowId) -> read::Queue {
         let (reply, answer) = oneshot::channel();
-        if self.post(partition, Message::Queue { reply }).is_err() {
+        let question = Message::Queue { workflow, reply };
+        if self.post(workflow.partition(), question).is_err() {
             return read::Queue::default();
         }
         // A partition that is being recovered has no queue to show.
@@ -151,9 +157,15 @@ impl Backend for Engine {
             labels,
             traceparent,
             playbook,
+            priority,
             ..
         } = submit;
-        let idempotency = key_hash.map(|key| (key, request_hash(&source, playbook.as_ref(), &asked, &labels)));
+        if priority.is_some_and(|priority| priority > limits::PRIORITY_MAX) {
+            let message = format!("the priority is 0 to {}", limits::PRIORITY_MAX);
+            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        }
+        let idempotency =
+            key_hash.map(|key| (key, request_hash(&source, playbook.as_ref(), &asked, &labels, priority)));
         let compiling = source.clone();
         // A megabyte of YAML takes a while: off the async threads.
         let compiled = self
@@ -197,6 +209,7 @@ impl Backend for Engine {
                 ..Payload::default()
             },
             idempotency,
+            priority,
             labels: labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
             traceparent,
             playbook: playbook.map(|pin| PlaybookRef {
@@ -283,7 +296,7 @@ impl Backend for Engine {
             .await?;
         let mut loaded = loaded.ok_or_else(not_found)?;
         if loaded.waits() {
-            let queue = self.queue(workflow.partition()).await;
+            let queue = self.queue(workflow).await;
             let unfit = self.unfit_nodes(tenant).await?;
             loaded.explain(&self.parts.dispatcher.offers(), &queue, &unfit);
         }

@@ -159,6 +159,7 @@ impl Engine {
             observer,
             clock,
             fatal: Fatal::default(),
+            weights: RwLock::default(),
             draining: RwLock::default(),
             unfit: RwLock::default(),
             uploads_gone: Notify::new(),
@@ -263,6 +264,12 @@ impl Engine {
     /// go on, and nodes dial again. Cancel safe.
     pub async fn failed(&self) -> String {
         self.parts.fatal.wait().await.to_owned()
+    }
+
+    /// Sets what tenants weigh when they share nodes, from the next placement on; a tenant that is not named weighs 1.
+    pub fn weigh_tenants(&self, weights: BTreeMap<TenantId, u32>) {
+        *self.parts.weights.write() = Arc::new(weights);
+        self.wake_all();
     }
 
     /// Number of syncs and bytes that the journal was written with, since the committer in use was started.

@@ -16,7 +16,7 @@ use super::pace::Pace;
 use super::run::{Answer, CallError, Message, Processor};
 use crate::api::{Order, Verdict};
 use crate::core::commands::{LeaseExpired, TimerDue, live, reported};
-use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide, placement};
+use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide};
 
 /// How long an informational record waits for a batch to ride along with, before it gets one of its own.
 const LAZY_MS: u64 = 250;
@@ -189,8 +189,15 @@ impl<'a> Owner<'a> {
                 let verdicts = self.renew(node, &holding);
                 let _ = reply.send(verdicts);
             }
-            Message::Queue { reply } => {
-                let _ = reply.send(placement::queue_positions(&self.state));
+            Message::Queue { workflow, reply } => {
+                let tasks = self
+                    .state
+                    .workflows
+                    .get(&workflow)
+                    .map_or(&[][..], |found| &found.tasks);
+                let ready = tasks.iter().map(|task| (workflow, task.row.index));
+                let positions = ready.filter_map(|task| Some((task, self.state.ready.position(task)?)));
+                let _ = reply.send(positions.collect());
             }
         }
     }

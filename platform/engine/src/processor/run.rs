@@ -7,7 +7,7 @@ use std::time::Duration;
 use gantry_journal::host;
 use gantry_proto::time::Clock;
 use gantry_proto::v1::Assignee;
-use gantry_proto::{NodeId, PartitionId};
+use gantry_proto::{NodeId, PartitionId, WorkflowId};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::owner::{Ended, Owner};
 use super::storage::Storage;
 use crate::api::{Dispatcher, Observer, Verdict};
 use crate::core::apply::ApplyError;
+use crate::core::queue::Weights;
 use crate::core::state::TaskRef;
 use crate::core::{Batching, Command, Rejection, Reply, Settings, placement};
 
@@ -69,8 +70,10 @@ pub enum Message {
         /// One verdict each.
         reply: oneshot::Sender<Vec<Verdict>>,
     },
-    /// Positions in the ready queue.
+    /// Positions of a workflow's tasks in the ready queue.
     Queue {
+        /// Which workflow.
+        workflow: WorkflowId,
         /// By task.
         reply: oneshot::Sender<BTreeMap<TaskRef, u32>>,
     },
@@ -84,6 +87,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     /// Why this process cannot go on.
     pub(crate) fatal: Fatal,
+    /// What tenants weigh when they share nodes.
+    pub(crate) weights: RwLock<Weights>,
     /// Nodes that get nothing new.
     pub(crate) draining: RwLock<BTreeSet<NodeId>>,
     /// Connected nodes that last said they cannot work: they get nothing new either, whatever credits they have left.
@@ -253,6 +258,7 @@ impl Processor {
             let (draining, unfit) = (self.parts.draining.read(), self.parts.unfit.read());
             candidates.retain(|candidate| !draining.contains(&candidate.node) && !unfit.contains(&candidate.node));
         }
+        batching.state.ready.weigh(Arc::clone(&self.parts.weights.read()));
         let placed = placement::place(batching, &mut candidates);
         self.parts.dispatcher.settle(self.partition, lent, &batching.spent);
         placed?;

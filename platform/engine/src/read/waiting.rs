@@ -8,7 +8,7 @@ use crate::core::placement::{bound_to, missing};
 use crate::core::rows::NodeRow;
 use crate::core::state::TaskRef;
 
-/// Positions in a partition's ready queue.
+/// Positions of a workflow's tasks in its partition's ready queue.
 pub(crate) type Queue = BTreeMap<TaskRef, u32>;
 
 impl Loaded {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use gantry_journal::keys;
 use gantry_journal::{Direction, SealError};
 use gantry_proto::v1::{Assignee, EndCause, Payload};
-use gantry_proto::{TaskId, TenantId, WorkflowId};
+use gantry_proto::{TaskId, TenantId, WorkflowId, limits};
 use serde_json::{Map, Value};
 
 use super::content;
@@ -70,6 +70,7 @@ pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<Wo
         ended_at_ms: row.ended_at_ms,
         tasks_total: row.tasks_total,
         tasks_ended: row.tasks_ended,
+        priority: row.priority.unwrap_or(limits::PRIORITY_DEFAULT),
         lineage: row.lineage.as_ref().map(|lineage| LineageView {
             parent: lineage.parent,
             task: lineage.task,

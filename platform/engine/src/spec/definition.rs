@@ -19,6 +19,9 @@ pub struct Definition {
     /// Outputs of the workflow: templates over tasks' outputs, rendered when all tasks have completed.
     #[serde(default)]
     pub outputs: IndexMap<String, String>,
+    /// How soon its tasks go among those of its tenant, 0 to 9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// What a failed task does to the rest.
     #[serde(default)]
     pub on_task_failure: FailurePolicy,

@@ -33,6 +33,9 @@ pub(super) struct WorkflowSource {
     /// What a failed task does to tasks that do not need it: `stop` cancels them, `continue` lets them run to their end. Either way the workflow fails.
     #[serde(default)]
     pub(super) on_task_failure: FailurePolicy,
+    /// How soon its tasks get nodes among those of the same tenant: 0 (last) to 9, 4 when absent. Waiting half a minute outweighs one level.
+    #[serde(default)]
+    pub(super) priority: Option<u64>,
     /// Tasks by name, at least one. Tasks that do not need each other run in parallel.
     #[schemars(with = "BTreeMap<String, TaskSource>")]
     pub(super) tasks: IndexMap<String, TaskSource>,

@@ -32,6 +32,7 @@ fn start(number: u64, child: WorkflowId) -> Delivery {
         definition_digest: submitted.digest,
         traceparent: None,
         labels: Vec::new(),
+        priority: None,
     };
     Delivery {
         number,

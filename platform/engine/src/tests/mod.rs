@@ -5,6 +5,7 @@ mod end_to_end;
 mod items;
 mod mail;
 mod post;
+mod queue;
 mod random;
 mod scenario;
 mod table;

@@ -284,7 +284,8 @@ fn recovery_finds_everything_again() {
     let ready = table.submit(ONE, &[]);
     let before = (table.state.clone(), table.workflow(id));
     table.crash();
-    assert_eq!(table.state.ready, before.0.ready);
+    assert_eq!((table.state.ready.len(), before.0.ready.len()), (1, 1));
+    assert_eq!(table.state.ready.position((ready, 0)), Some(0));
     assert_eq!(table.state.timers, before.0.timers);
     assert_eq!(table.state.next_seq, before.0.next_seq);
     assert_eq!(table.workflow(id).tasks[0].row, before.1.tasks[0].row);

@@ -261,6 +261,7 @@ pub(super) fn submission(source: &str) -> Submit {
         idempotency: None,
         labels: Vec::new(),
         traceparent: None,
+        priority: None,
         playbook: None,
         id: None,
     }

@@ -289,6 +289,7 @@ pub(super) fn submission(source: &str) -> Submit {
         idempotency_key: None,
         labels: Vec::new(),
         traceparent: None,
+        priority: None,
         playbook: None,
     }
 }

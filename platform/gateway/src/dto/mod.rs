@@ -27,6 +27,10 @@ pub(crate) struct SubmitBody {
     /// Free labels.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// How soon its tasks get nodes among those of the tenant, 0 (last) to 9; the definition's, or 4, when absent.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 9)]
+    pub(crate) priority: Option<u32>,
 }
 
 /// What became of a submission.

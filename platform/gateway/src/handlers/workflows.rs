@@ -33,6 +33,7 @@ struct Submission {
     playbook: Option<PlaybookPin>,
     parameters: Option<Map<String, Value>>,
     labels: BTreeMap<String, String>,
+    priority: Option<u32>,
 }
 
 async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> {
@@ -44,6 +45,7 @@ async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> 
             playbook: None,
             parameters: parameters_of_query(call)?,
             labels: labels_of_query(call)?,
+            priority: call.query_as("priority", "a number")?,
         }
     } else if media == "application/json" {
         if call.query_all("p").next().is_some() || call.query_all("label").next().is_some() {
@@ -67,6 +69,7 @@ async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> 
             playbook,
             parameters: body.parameters,
             labels: body.labels,
+            priority: body.priority,
         }
     } else {
         return Err(unsupported("application/json or application/yaml"));
@@ -164,6 +167,7 @@ pub(crate) async fn submit(mut call: GuardedCall) -> Result<Response, Problem> {
         labels: submission.labels.into_iter().collect(),
         traceparent,
         playbook: submission.playbook,
+        priority: submission.priority,
     };
     let receipt = call.shared.backend.submit(submit).await?;
     let status = if receipt.replayed {

@@ -17,6 +17,7 @@ const SUBMIT: &[QueryParam] = &[
         "with a YAML body, may repeat: `p=name=value`, a parameter; JSON if it reads as JSON, else text",
     ),
     q("label", "with a YAML body, may repeat: `label=name=value`"),
+    q("priority", "with a YAML body: 0 to 9"),
 ];
 
 pub(super) fn operations() -> Vec<Operation> {

@@ -144,6 +144,7 @@ impl Script {
                 ended_at_ms: None,
                 tasks_total: 1,
                 tasks_ended: 0,
+                priority: 4,
                 lineage: None,
                 failure: None,
                 playbook: None,

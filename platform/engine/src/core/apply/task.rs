@@ -55,7 +55,7 @@ pub(super) fn task_readied(state: &mut PartitionState, place: Place, id: TaskId)
     if let Some(until) = waited {
         state.timers.remove(&(until, Timer::Task(reference)));
     }
-    state.ready.insert((place.at_ms, reference));
+    state.enqueue(reference);
     Ok(())
 }
 
@@ -67,8 +67,8 @@ pub(super) fn unqueue(state: &mut PartitionState, reference: TaskRef) {
     else {
         return;
     };
-    if let Some(queued) = task.row.queued_at_ms.take() {
-        state.ready.remove(&(queued, reference));
+    if task.row.queued_at_ms.take().is_some() {
+        state.ready.remove(reference);
     }
     task.row.wait_kind = None;
     if let Some(until) = task.row.wait_until_ms.take() {
@@ -94,6 +94,7 @@ pub(super) fn task_claimed(
     task.row.holder = Some(event.holder);
     task.row.lease_ms = Some(event.lease_ms);
     task.row.started_at_ms.get_or_insert(place.at_ms);
+    state.ready.charge(place.tenant);
     unqueue(state, reference);
     state.held.entry(event.holder).or_default().insert(reference);
     Ok(())

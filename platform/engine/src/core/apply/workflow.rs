@@ -71,6 +71,7 @@ pub(super) fn submitted(
         submit_seq: place.seq,
         tasks_total: u32::try_from(event.tasks.len()).unwrap_or(u32::MAX),
         lineage: event.lineage.clone(),
+        priority: event.priority,
         ..WorkflowRow::default()
     };
     row.set_state(WorkflowState::Pending);

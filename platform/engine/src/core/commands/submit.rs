@@ -32,6 +32,8 @@ pub struct Submit {
     pub labels: Vec<Label>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// Instead of the definition's.
+    pub priority: Option<u32>,
     /// The playbook version that the definition is.
     pub playbook: Option<v1::PlaybookRef>,
     /// The id to start it under, when content was sealed for it before; its key is prepared. A fresh one when absent.
@@ -91,6 +93,7 @@ impl Submit {
             traceparent: self.traceparent,
             lineage: None,
             playbook: self.playbook,
+            priority: self.priority,
         })?;
         Ok(Ok(Reply::Submitted(SubmitReceipt {
             workflow: id,

@@ -25,6 +25,8 @@ pub(in crate::core) struct Birth {
     pub(in crate::core) traceparent: Option<String>,
     /// The playbook version that it runs.
     pub(in crate::core) playbook: Option<PlaybookRef>,
+    /// As asked for; the definition's when nobody asked.
+    pub(in crate::core) priority: Option<u32>,
     /// Of a child.
     pub(in crate::core) lineage: Option<Lineage>,
 }
@@ -53,6 +55,7 @@ impl Batching<'_> {
             labels: birth.labels,
             playbook: birth.playbook,
             lineage: birth.lineage,
+            priority: birth.priority.or(body.definition.priority),
         };
         self.emit(tenant, Some(id), Kind::WorkflowSubmitted(event), Some(birth.payload))?;
         if let Some(workflow) = self.state.workflows.get_mut(&id) {

@@ -80,6 +80,7 @@ impl Batching<'_> {
             labels: start.labels,
             traceparent: start.traceparent,
             playbook: None,
+            priority: start.priority,
             lineage: Some(start.lineage),
         })
     }
@@ -283,6 +284,7 @@ fn wanted(state: &PartitionState, now_ms: u64, task: TaskRef) -> Result<Wanted, 
             definition_digest: digest,
             traceparent: workflow.row.traceparent.clone(),
             labels: workflow.row.labels.clone(),
+            priority: child.definition.priority.or(workflow.row.priority),
         },
         payload: Payload {
             definition_json: Some(definition_json.into()),

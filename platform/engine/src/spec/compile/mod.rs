@@ -12,7 +12,7 @@ mod workspace;
 
 use std::collections::BTreeSet;
 
-use gantry_proto::limits::{DEFINITION_BYTES_MAX, TASKS_PER_WORKFLOW_MAX};
+use gantry_proto::limits::{DEFINITION_BYTES_MAX, PRIORITY_MAX, TASKS_PER_WORKFLOW_MAX};
 use indexmap::IndexMap;
 
 use super::definition::{Definition, TaskDef};
@@ -153,6 +153,13 @@ impl Check<'_> {
             parameters,
             tasks,
             outputs,
+            priority: source.priority.and_then(|priority| {
+                let checked = u32::try_from(priority)
+                    .ok()
+                    .filter(|priority| *priority <= PRIORITY_MAX);
+                let checked = checked.ok_or_else(|| format!("the priority is {priority}; it is 0 to {PRIORITY_MAX}"));
+                self.checked(&top("priority"), checked)
+            }),
             on_task_failure: source.on_task_failure,
         }
     }
