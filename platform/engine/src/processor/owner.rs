@@ -15,7 +15,7 @@ use super::leases::Leases;
 use super::pace::Pace;
 use super::run::{Answer, CallError, Message, Processor};
 use crate::api::{Order, Verdict};
-use crate::core::commands::{LeaseExpired, TimerDue, live, reported};
+use crate::core::commands::{LeaseExpired, TimerDue, held, live, reported};
 use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide};
 
 /// How long an informational record waits for a batch to ride along with, before it gets one of its own.
@@ -210,8 +210,14 @@ impl<'a> Owner<'a> {
                 self.leases.set(task, assignee.fence, deadline);
                 Verdict::Accepted
             }
-            // It reported the end, or is about to hear of the next step: not a reason to drop anything.
-            None if reported(&self.state, node, assignee) => Verdict::Accepted,
+            // It reported the end, and is about to hear of it or of the task's next step: no reason to drop anything, and the lease, if it goes on, is
+            // as good as renewed. A task of short steps would else lose it, whose heartbeats all come between two steps.
+            None if reported(&self.state, node, assignee) => {
+                if let Some(task) = held(&self.state, node, assignee) {
+                    self.leases.set(task, assignee.fence, deadline);
+                }
+                Verdict::Accepted
+            }
             None => Verdict::Stale,
         };
         holding.iter().map(verdict).collect()

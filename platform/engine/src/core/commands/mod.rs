@@ -188,6 +188,16 @@ pub fn live(state: &PartitionState, node: NodeId, assignee: &Assignee) -> Option
     named.then_some(task)
 }
 
+/// The task whose live lease is this one, whichever of its steps the assignment is of.
+#[must_use]
+pub fn held(state: &PartitionState, node: NodeId, assignee: &Assignee) -> Option<TaskRef> {
+    let workflow = state.workflows.get(&assignee.workflow)?;
+    let task = state.find(assignee.workflow, assignee.task)?;
+    let row = &state.task(task)?.row;
+    let holds = row.holder == Some(node) && row.fence == assignee.fence;
+    (holds && workflow.row.tenant == assignee.tenant).then_some(task)
+}
+
 /// Whether the attempt ended by its holder's own report, which a repeated report must not contradict.
 #[must_use]
 pub fn reported(state: &PartitionState, node: NodeId, assignee: &Assignee) -> bool {
