@@ -1,0 +1,19 @@
+//! What a trace shows.
+
+use gantry_engine::api::{TaskView, WaitingView};
+use gantry_proto::v1::event::Kind;
+
+pub(crate) fn record(kind: &Kind) -> String {
+    let mut text = format!("{kind:?}");
+    let end = text.char_indices().nth(220).map_or(text.len(), |(at, _)| at);
+    text.truncate(end);
+    text
+}
+
+/// Whether a task may wait for this though nothing is broken: for something that nobody offers, or for a task that does.
+pub(crate) fn may_wait(task: &TaskView) -> bool {
+    matches!(
+        task.waiting,
+        Some(WaitingView::Unplaceable { .. } | WaitingView::Needs { .. })
+    )
+}
