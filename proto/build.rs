@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for id in [
         "TenantId",
         "WorkflowId",
+        "ScheduleId",
         "TaskId",
         "NodeId",
         "SandboxId",

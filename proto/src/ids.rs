@@ -267,6 +267,8 @@ ids! {
     PrincipalId = "key";
     /// A token that lets nodes join.
     NodeTokenId = "ntok";
+    /// A time table that starts workflows.
+    ScheduleId = "sched";
 }
 
 #[cfg(test)]

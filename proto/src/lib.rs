@@ -20,12 +20,15 @@ mod generated {
 /// Generated from `proto/gantry/v1/*.proto`; the comments there are the documentation.
 pub mod v1 {
     pub use crate::generated::*;
-    pub use crate::ids::{ArtifactId, NodeId, PrincipalId, SandboxId, TaskId, TenantId, UploadId, WorkflowId};
+    pub use crate::ids::{
+        ArtifactId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId,
+    };
 }
 
 pub use error_code::ErrorCode;
 pub use ids::{
-    ArtifactId, NodeId, NodeTokenId, PartitionId, PrincipalId, SandboxId, TaskId, TenantId, UploadId, WorkflowId,
+    ArtifactId, NodeId, NodeTokenId, PartitionId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId,
+    WorkflowId,
 };
 
 /// Newest version of the node protocol. Both sides speak this and the one before.

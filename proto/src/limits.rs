@@ -257,3 +257,21 @@ const _: () = assert!(
     (QUERY_TAIL_BYTES_MAX as u64) < QUERY_MEMORY_BYTES,
     "unsealed rows leave room to work with them"
 );
+
+/// Runs that a schedule makes up for after a pause of the daemon, and times that one backfill asks for: more is a job for a script that looks at the results.
+pub const SCHEDULE_CATCH_UP_MAX: usize = 1_000;
+
+/// Runs of a schedule that wait for the one before. Past it, times are left out and counted.
+pub const SCHEDULE_QUEUE_MAX: usize = 1_000;
+
+/// Runs of a schedule at once; those beyond wait in its queue, whatever its overlap policy says.
+pub const SCHEDULE_RUNNING_MAX: usize = 100;
+
+/// Schedules of one tenant in one partition: all are held in memory.
+pub const SCHEDULES_PER_PARTITION_MAX: usize = 10_000;
+
+/// Longest jitter of a schedule: a day.
+pub const SCHEDULE_JITTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// A time of a schedule that is later than this has been missed, unless the schedule says otherwise.
+pub const SCHEDULE_GRACE_MS_DEFAULT: u64 = 60_000;

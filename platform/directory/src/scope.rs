@@ -55,6 +55,8 @@ names! {
         Playbook = "playbook",
         /// Files that clients store for workflows to come.
         Upload = "upload",
+        /// What starts playbooks by the calendar.
+        Schedule = "schedule",
         /// Container hosts.
         Node = "node",
         /// API keys.
@@ -85,6 +87,8 @@ names! {
         Validate = "validate",
         /// Ends running work.
         Cancel = "cancel",
+        /// Holds, or lets go on.
+        Pause = "pause",
         /// Retires, or takes back.
         Archive = "archive",
         /// Sets or lifts draining.
@@ -135,6 +139,10 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Upload, Verb::Get, EVERYBODY),
     grant(Resource::Upload, Verb::Create, OPERATORS),
     grant(Resource::Upload, Verb::Delete, OPERATORS),
+    grant(Resource::Schedule, Verb::Get, EVERYBODY),
+    grant(Resource::Schedule, Verb::List, EVERYBODY),
+    grant(Resource::Schedule, Verb::Create, OPERATORS),
+    grant(Resource::Schedule, Verb::Pause, OPERATORS),
     grant(Resource::Node, Verb::List, EVERYBODY),
     grant(Resource::Node, Verb::Get, EVERYBODY),
     grant(Resource::Node, Verb::Drain, OPERATORS),

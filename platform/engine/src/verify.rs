@@ -7,7 +7,7 @@ use gantry_journal::{LogReader, ReadError, Store};
 use gantry_proto::{PartitionId, WorkflowId};
 
 use crate::core::apply::{ApplyError, Place, apply};
-use crate::core::rows::{IdempotencyRow, NodeRow, UploadRow};
+use crate::core::rows::{IdempotencyRow, NodeRow, ScheduleRow, UploadRow};
 use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
 use crate::inspect;
@@ -186,6 +186,15 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
             .keys()
             .map(|(_, hash)| format!("idempotency key {}", hex::encode(hash))),
     );
+    let mut schedules_left = state.schedules.clone();
+    walk(store, &keys::all_of(Kind::Schedule, partition), |_, value| {
+        let row: ScheduleRow = decode("a schedule row", value)?;
+        if schedules_left.remove(&row.id).as_ref() != Some(&row) {
+            wrong.push(format!("schedule {}", row.id));
+        }
+        Ok(())
+    })?;
+    wrong.extend(schedules_left.keys().map(|id| format!("schedule {id}")));
     let mut nodes_left = state.nodes.clone();
     walk(store, &keys::all_of(Kind::Node, partition), |_, value| {
         let row: NodeRow = decode("a node row", value)?;

@@ -4,7 +4,7 @@
 //! the tenant, because a partition's log is read in sequence whoever it belongs to.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, UploadId, WorkflowId};
+use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
 
 use crate::store::prefix_end;
 
@@ -30,6 +30,8 @@ pub enum Kind {
     Idempotency = 0x25,
     /// A node row.
     Node = 0x26,
+    /// A schedule row.
+    Schedule = 0x29,
     /// A sealed object of the archive.
     Archive = 0x40,
     /// How far a tenant's ended workflows are sealed.
@@ -219,6 +221,12 @@ pub fn node(partition: PartitionId, tenant: TenantId, node: NodeId) -> Bytes {
     with_ids(Kind::Node, partition, &[tenant.as_bytes(), node.as_bytes()])
 }
 
+/// A schedule row.
+#[must_use]
+pub fn schedule(partition: PartitionId, tenant: TenantId, schedule: ScheduleId) -> Bytes {
+    with_ids(Kind::Schedule, partition, &[tenant.as_bytes(), schedule.as_bytes()])
+}
+
 /// A sealed object of the archive.
 #[must_use]
 pub fn archive(
@@ -356,6 +364,12 @@ pub enum Parsed {
         first_seq: u64,
         tenant: TenantId,
     },
+    /// See [`schedule`].
+    Schedule {
+        partition: PartitionId,
+        tenant: TenantId,
+        schedule: ScheduleId,
+    },
     /// See [`data_key`].
     DataKey {
         partition: PartitionId,
@@ -487,6 +501,7 @@ fn parse_log(mut rest: Cursor<'_>, partition: PartitionId) -> Option<Parsed> {
 
 /// Takes a key apart; `None` when it is not one of the layouts above, the store's own keys included.
 #[must_use]
+#[allow(clippy::too_many_lines)] // one arm for each kind of key
 pub fn parse(key: &[u8]) -> Option<Parsed> {
     let mut rest = Cursor(key);
     let [kind] = rest.take::<1>()?;
@@ -542,6 +557,11 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
             partition,
             tenant,
             node: NodeId::from_bytes(id()?),
+        },
+        k if k == Kind::Schedule as u8 => Parsed::Schedule {
+            partition,
+            tenant,
+            schedule: ScheduleId::from_bytes(id()?),
         },
         k if k == Kind::Sealed as u8 => Parsed::Sealed { partition, tenant },
         k if k == Kind::Hold as u8 => Parsed::Hold {

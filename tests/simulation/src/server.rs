@@ -89,6 +89,7 @@ impl World {
             dispatcher: Arc::clone(&coordinator) as Arc<dyn Dispatcher>,
             observer: Arc::new(Nobody),
             clock: self.clock.clone(),
+            playbooks: Arc::new(gantry_engine::api::NoPlaybooks),
         };
         self.starting = Some(Starting {
             number,

@@ -13,6 +13,7 @@ mod node;
 mod output;
 mod playbook;
 mod run;
+mod schedule;
 mod table;
 mod upload;
 mod workflow;
@@ -81,6 +82,9 @@ enum Command {
     /// Keep definitions with versions: create, compare, run by name
     #[command(subcommand)]
     Playbook(playbook::PlaybookCommand),
+    /// Start playbooks by the calendar
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Print the output of steps
     Logs(logs::LogsArgs),
     /// List and download artifacts
@@ -126,6 +130,7 @@ impl Cli {
             Command::Run(args) => run::run(args, &connection, form).await,
             Command::Workflow(command) => workflow::run(command, &connection, form).await,
             Command::Playbook(command) => playbook::run(command, &connection, form).await,
+            Command::Schedule(command) => schedule::run(command, &connection, form).await,
             Command::Logs(args) => logs::run(args, &connection).await,
             Command::Artifact(command) => artifact::run(command, &connection, form).await,
             Command::Upload(args) => upload::run(args, &connection, form).await,

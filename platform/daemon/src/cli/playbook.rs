@@ -102,7 +102,7 @@ struct Version {
 }
 
 /// One path segment.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
@@ -113,7 +113,7 @@ fn version_path(reference: &str) -> String {
 }
 
 /// Every item of a list that comes in pages.
-async fn all<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<(Vec<T>, Vec<Value>)> {
+pub(super) async fn all<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<(Vec<T>, Vec<Value>)> {
     let (mut items, mut raw) = (Vec::new(), Vec::new());
     let mut cursor = String::new();
     loop {

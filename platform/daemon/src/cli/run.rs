@@ -172,7 +172,7 @@ pub(super) fn read_text(file: &PathBuf, limit: u64) -> Result<String> {
     String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8 text"))
 }
 
-fn parameters(given: &[String]) -> Result<Map<String, Value>> {
+pub(super) fn parameters(given: &[String]) -> Result<Map<String, Value>> {
     let mut parameters = Map::new();
     for text in given {
         let (name, value) = parameter(text)?;
@@ -213,7 +213,7 @@ fn uploads<'a>(given: &'a [String], parameters: &Map<String, Value>) -> Result<V
     Ok(uploads)
 }
 
-fn labels(given: &[String]) -> Result<Map<String, Value>> {
+pub(super) fn labels(given: &[String]) -> Result<Map<String, Value>> {
     given
         .iter()
         .map(|text| match text.split_once('=') {

@@ -24,6 +24,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use super::maintenance::Backups;
+use super::playbooks::DirectoryPlaybooks;
 use crate::data_dir::stamp::PARTS;
 use crate::data_dir::{DataDir, Endpoints};
 
@@ -123,6 +124,7 @@ impl Core {
             dispatcher: Arc::clone(&coordinator) as _,
             observer: Arc::new(BusObserver(Arc::clone(&bus))),
             clock: Arc::new(SystemClock),
+            playbooks: Arc::new(DirectoryPlaybooks(Arc::clone(&directory) as _)),
         };
         let config = EngineConfig {
             partitions: limits::PARTITIONS_DEFAULT,

@@ -7,5 +7,6 @@ mod local_node;
 mod local_uplink;
 pub(crate) mod maintenance;
 pub(crate) mod node;
+mod playbooks;
 pub(crate) mod server;
 mod signals;

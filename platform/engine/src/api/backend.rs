@@ -5,6 +5,7 @@ use futures_util::stream::BoxStream;
 pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
+use super::schedules::Schedules;
 use super::uploads::Uploads;
 use super::view::{DefinitionView, EventView, NodeView, Page, WorkflowState, WorkflowSummary, WorkflowView};
 
@@ -141,7 +142,7 @@ pub struct ArtifactBody {
 
 /// What gateways call. Reads serve only durable state; writes return when durable.
 #[async_trait::async_trait]
-pub trait Backend: Uploads {
+pub trait Backend: Schedules + Uploads {
     /// Starts a workflow.
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 

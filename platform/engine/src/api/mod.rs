@@ -9,11 +9,13 @@
 pub mod backend;
 pub mod dispatch;
 pub mod node_port;
+mod schedules;
 pub mod uploads;
 pub mod view;
 
 pub use backend::*;
 pub use dispatch::*;
 pub use node_port::*;
+pub use schedules::*;
 pub use uploads::*;
 pub use view::*;

@@ -16,6 +16,7 @@ pub mod placement;
 pub(crate) mod plan;
 pub mod queue;
 pub mod rows;
+pub mod schedule;
 pub mod state;
 mod trace;
 

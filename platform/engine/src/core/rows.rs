@@ -4,8 +4,11 @@
 //! Protobuf, fields only ever added as optional ones; the numbers are stored.
 
 use bytes::Bytes;
-use gantry_proto::v1::{EndCause, Fault, Label, Lineage, PlaybookRef, WaitKind};
-use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, TaskId, TenantId, UploadId, WorkflowId};
+use gantry_proto::v1::{
+    EndCause, Fault, Label, Lineage, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext, ScheduleOverlap,
+    ScheduleRun, WaitKind,
+};
+use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
 
 use crate::api::StepState;
 use crate::lifecycle::node::NodeState;
@@ -75,6 +78,9 @@ pub struct WorkflowRow {
     /// How soon its tasks go among those of its tenant, 0 to 9.
     #[prost(uint32, optional, tag = "101")]
     pub priority: Option<u32>,
+    /// Which schedule started it, for which time.
+    #[prost(message, optional, tag = "41")]
+    pub schedule: Option<ScheduleRun>,
 }
 
 /// A task with its steps.
@@ -284,6 +290,109 @@ pub struct NodeRow {
     /// First registration.
     #[prost(uint64, required, tag = "15")]
     pub registered_at_ms: u64,
+}
+
+/// A schedule.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ScheduleRow {
+    /// Id; follows from tenant and name.
+    #[prost(message, required, tag = "1")]
+    pub id: ScheduleId,
+    /// Whose it is.
+    #[prost(message, required, tag = "2")]
+    pub tenant: TenantId,
+    /// Unique in the tenant.
+    #[prost(string, required, tag = "3")]
+    pub name: String,
+    /// What it starts.
+    #[prost(string, required, tag = "4")]
+    pub playbook: String,
+    /// Which version; none: the newest at the time of each run.
+    #[prost(uint32, optional, tag = "5")]
+    pub version: Option<u32>,
+    /// When, as a cron pattern.
+    #[prost(string, required, tag = "6")]
+    pub cron: String,
+    /// Where the pattern's hours are: an IANA name.
+    #[prost(string, required, tag = "7")]
+    pub time_zone: String,
+    /// Each time is put off by less than this.
+    #[prost(uint64, required, tag = "8")]
+    pub jitter_ms: u64,
+    /// What happens while a run goes on.
+    #[prost(enumeration = "ScheduleOverlap", required, tag = "9")]
+    pub overlap: i32,
+    /// What happens with times that passed unseen.
+    #[prost(enumeration = "ScheduleMissed", required, tag = "10")]
+    pub missed: i32,
+    /// From when on a time counts as missed.
+    #[prost(uint64, required, tag = "11")]
+    pub grace_ms: u64,
+    /// Of its runs.
+    #[prost(message, repeated, tag = "12")]
+    pub labels: Vec<Label>,
+    /// Who made or changed it last; its runs are theirs.
+    #[prost(message, required, tag = "13")]
+    pub changed_by: PrincipalId,
+    /// First made.
+    #[prost(uint64, required, tag = "14")]
+    pub created_at_ms: u64,
+    /// Changed last.
+    #[prost(uint64, required, tag = "15")]
+    pub changed_at_ms: u64,
+    /// Position of the record with its parameters.
+    #[prost(uint64, required, tag = "16")]
+    pub set_seq: u64,
+    /// When it fires next.
+    #[prost(message, optional, tag = "17")]
+    pub next: Option<ScheduleNext>,
+    /// Who paused it.
+    #[prost(message, optional, tag = "18")]
+    pub paused_by: Option<PrincipalId>,
+    /// Owed runs that wait for the one before.
+    #[prost(message, repeated, tag = "19")]
+    pub queue: Vec<ScheduleDue>,
+    /// Owed runs whose playbook is being looked up.
+    #[prost(message, repeated, tag = "20")]
+    pub asked: Vec<ScheduleDue>,
+    /// Runs that go on.
+    #[prost(message, repeated, tag = "21")]
+    pub running: Vec<WorkflowId>,
+    /// The newest run.
+    #[prost(message, optional, tag = "22")]
+    pub last_run: Option<WorkflowId>,
+    /// For which time it was.
+    #[prost(uint64, optional, tag = "23")]
+    pub last_due_ms: Option<u64>,
+    /// Runs started.
+    #[prost(uint64, required, tag = "24")]
+    pub started: u64,
+    /// Times that passed unseen and were left out.
+    #[prost(uint64, required, tag = "25")]
+    pub missed_times: u64,
+    /// Times left out because a run went on.
+    #[prost(uint64, required, tag = "26")]
+    pub overlapped: u64,
+    /// Runs that could not be started.
+    #[prost(uint64, required, tag = "27")]
+    pub failed: u64,
+    /// Position of the record that says why the newest of them could not.
+    #[prost(uint64, optional, tag = "28")]
+    pub failed_seq: Option<u64>,
+    /// `ErrorCode` of it.
+    #[prost(string, optional, tag = "29")]
+    pub failed_code: Option<String>,
+    /// What its parameters and messages are sealed under: no workflow, and new whenever it is changed, so that a key is made once and never again.
+    #[prost(message, required, tag = "30")]
+    pub content: WorkflowId,
+}
+
+impl ScheduleRow {
+    /// Whether it waits for nothing: a run may start though another's policy would forbid it.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.asked.is_empty()
+    }
 }
 
 /// A remembered idempotency key.

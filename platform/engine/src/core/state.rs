@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, UploadId, WorkflowId, limits};
+use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId, limits};
 use serde_json::Value;
 
 use super::body::{Body, StepResultBody};
@@ -12,7 +12,7 @@ use super::keep::{ErasedRow, HoldRow};
 use super::mail::{Mail, MailDirty};
 use super::placement::bound_to;
 use super::queue::{Class, Queue, rank};
-use super::rows::{IdempotencyRow, NodeRow, TaskRow, UploadRow, WorkflowRow};
+use super::rows::{IdempotencyRow, NodeRow, ScheduleRow, TaskRow, UploadRow, WorkflowRow};
 use crate::spec::definition::TaskDef;
 
 /// Lengths that decisions use; the same for every partition of a process.
@@ -128,6 +128,8 @@ pub enum Timer {
     Idempotency(IdempotencyRef),
     /// An upload expires.
     Upload(UploadId),
+    /// A schedule fires.
+    Schedule(ScheduleId),
 }
 
 /// What has changed since the last batch, so that exactly those rows are written.
@@ -143,6 +145,8 @@ pub struct Dirty {
     pub idempotency: BTreeSet<IdempotencyRef>,
     /// Upload rows.
     pub uploads: BTreeSet<(TenantId, UploadId)>,
+    /// Schedule rows.
+    pub schedules: BTreeSet<(TenantId, ScheduleId)>,
     /// Submitted since: they enter the active index.
     pub begun: BTreeSet<WorkflowId>,
     /// Letters.
@@ -180,6 +184,8 @@ pub struct PartitionState {
     pub idempotency: BTreeMap<IdempotencyRef, IdempotencyRow>,
     /// Uploads that are kept.
     pub uploads: BTreeMap<UploadId, UploadRow>,
+    /// Schedules.
+    pub schedules: BTreeMap<ScheduleId, ScheduleRow>,
     /// Nodes that this partition owns.
     pub nodes: BTreeMap<NodeId, NodeRow>,
     /// Legal holds.
@@ -206,6 +212,7 @@ impl PartitionState {
             timers: BTreeSet::new(),
             idempotency: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             nodes: BTreeMap::new(),
             holds: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -281,6 +288,14 @@ impl PartitionState {
     pub fn insert_upload(&mut self, row: UploadRow) {
         self.timers.insert((row.expires_at_ms, Timer::Upload(row.id)));
         self.uploads.insert(row.id, row);
+    }
+
+    /// Puts a loaded schedule in.
+    pub fn insert_schedule(&mut self, row: ScheduleRow) {
+        if let Some(next) = &row.next {
+            self.timers.insert((next.fire_ms, Timer::Schedule(row.id)));
+        }
+        self.schedules.insert(row.id, row);
     }
 
     /// Puts a loaded idempotency key in.

@@ -55,7 +55,7 @@ fn check_sizes(source: &Bytes, parameters: &Map<String, Value>) -> Result<Vec<u8
 }
 
 /// Labels are names and short texts; their number is bounded like a definition's entries.
-fn check_labels(labels: &[(String, String)]) -> Result<(), Refusal> {
+pub(super) fn check_labels(labels: &[(String, String)]) -> Result<(), Refusal> {
     const LABELS_MAX: usize = 64;
     let fits = |(key, value): &(String, String)| {
         !key.is_empty() && key.len() <= limits::NAME_BYTES_MAX && value.len() <= limits::NAME_BYTES_MAX
@@ -216,6 +216,7 @@ impl Backend for Engine {
                 name: pin.name,
                 version: pin.version,
             }),
+            schedule: None,
         };
         let reply = match taken {
             None => self.call(partition, command).await?,

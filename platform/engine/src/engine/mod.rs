@@ -4,6 +4,7 @@ mod backend;
 mod content;
 mod node_port;
 mod results;
+mod schedules;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -22,13 +23,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Departure, Dispatcher, NodePort as _, Observer, Refusal};
+use crate::api::{Departure, Dispatcher, NodePort as _, Observer, PlaybookSource, Refusal};
 use crate::core::{Command, Rejection, Reply, Settings};
 use crate::lifecycle::node::NodeState;
 use crate::processor::storage::Storage;
 use crate::processor::{CallError, Fatal, Message, Processor, Shared};
 use crate::processor::{Courier, ProcessorParts};
 use crate::read;
+use schedules::Starter;
+pub(crate) use schedules::Waker;
 
 pub(crate) use self::content::erased;
 
@@ -69,6 +72,8 @@ pub struct Parts {
     pub observer: Arc<dyn Observer>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Where runs of schedules find what they start.
+    pub playbooks: Arc<dyn PlaybookSource>,
 }
 
 /// Why an engine did not start.
@@ -115,6 +120,7 @@ pub struct Engine {
     segments: Arc<SegmentStore>,
     blobs: Arc<BlobStore>,
     parts: Arc<ProcessorParts>,
+    playbooks: Arc<dyn PlaybookSource>,
     progress: Mutex<LruCache<TaskId, (Assignee, String)>>,
     seen: RwLock<BTreeMap<NodeId, Seen>>,
     uploads: Arc<uploads::Held>,
@@ -147,12 +153,14 @@ impl Engine {
             dispatcher,
             observer,
             clock,
+            playbooks,
         } = parts;
         let storage = Arc::new(Storage::new(store, keyring));
         let settings = Settings {
             partitions: config.partitions,
             ..config.settings
         };
+        let starts = Arc::new(Waker::default());
         let parts = Arc::new(ProcessorParts {
             storage: Arc::clone(&storage),
             dispatcher,
@@ -160,6 +168,7 @@ impl Engine {
             clock,
             fatal: Fatal::default(),
             weights: RwLock::default(),
+            starts: Arc::clone(&starts),
             draining: RwLock::default(),
             unfit: RwLock::default(),
             uploads_gone: Notify::new(),
@@ -196,13 +205,13 @@ impl Engine {
             };
             processors.spawn(courier.run());
         }
-        processors.close();
         let engine = Arc::new(Self {
             partitions,
             storage,
             segments,
             blobs,
             parts,
+            playbooks,
             progress: Mutex::new(LruCache::new(PROGRESS_MAX)),
             seen: RwLock::default(),
             uploads: Arc::default(),
@@ -232,6 +241,12 @@ impl Engine {
             Arc::clone(&engine.uploads),
             engine.shutdown.clone(),
         ));
+        let starter = Starter {
+            engine: Arc::downgrade(&engine),
+            waker: starts,
+            shutdown: engine.shutdown.clone(),
+        };
+        engine.processors.spawn(starter.run());
         Ok(engine)
     }
 
@@ -252,6 +267,7 @@ impl Engine {
     /// Stops taking commands, finishes the batches that run, and gives the partitions up. Leases and timers go on with the next owner.
     pub async fn shutdown(&self) {
         self.shutdown.cancel();
+        self.processors.close();
         self.processors.wait().await;
         let storage = Arc::clone(&self.storage);
         // The committer's thread is joined off the async threads.

@@ -53,6 +53,7 @@ fn kind_name(kind: u8) -> String {
         (Kind::Timeline, "timeline"),
         (Kind::Idempotency, "idempotency"),
         (Kind::Node, "node"),
+        (Kind::Schedule, "schedule"),
     ];
     let found = known.iter().find(|(each, _)| *each as u8 == kind);
     found.map_or_else(|| format!("kind_{kind:02x}"), |(_, name)| (*name).to_owned())

@@ -44,17 +44,20 @@ pub(crate) fn build(
 ) -> Result<(Batch, LogPosition), ContentError> {
     let mut writes = Vec::with_capacity(events.len() + 8);
     for event in &events {
-        let born = match &event.kind {
-            Kind::WorkflowSubmitted(_) => event.workflow,
-            Kind::UploadCreated(created) => Some(ContentOwner::from(created.upload).key_id()),
-            _ => None,
-        };
-        if let Some(owner) = born {
-            let wrapped = storage.new_key(event.tenant, owner)?;
-            writes.push(Write::Put(
-                keys::data_key(state.partition, event.tenant, owner),
-                wrapped.0,
-            ));
+        match (&event.kind, event.workflow) {
+            (Kind::WorkflowSubmitted(_), Some(workflow)) => {
+                writes.push(new_key(state, storage, event.tenant, workflow)?)
+            }
+            (Kind::UploadCreated(created), _) => {
+                let owner = ContentOwner::from(created.upload).key_id();
+                writes.push(new_key(state, storage, event.tenant, owner)?);
+            }
+            (Kind::ScheduleSet(set), Some(content)) => {
+                writes.push(new_key(state, storage, event.tenant, content)?);
+                writes.extend(set.replaces.map(|old| no_key(state, event.tenant, old)));
+            }
+            (Kind::ScheduleDeleted(_), Some(content)) => writes.push(no_key(state, event.tenant, content)),
+            _ => {}
         }
     }
     let end = log(state, storage, from, at_ms, events, &mut writes)?;
@@ -67,6 +70,20 @@ pub(crate) fn build(
         },
         end,
     ))
+}
+
+fn new_key(
+    state: &PartitionState,
+    storage: &Storage,
+    tenant: TenantId,
+    content: WorkflowId,
+) -> Result<Write, ContentError> {
+    let wrapped = storage.new_key(tenant, content)?;
+    Ok(Write::Put(keys::data_key(state.partition, tenant, content), wrapped.0))
+}
+
+fn no_key(state: &PartitionState, tenant: TenantId, content: WorkflowId) -> Write {
+    Write::Delete(keys::data_key(state.partition, tenant, content))
 }
 
 fn log(
@@ -172,6 +189,13 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
     for id in &dirty.nodes {
         let Some(node) = state.nodes.get(id) else { continue };
         writes.push(Write::Put(keys::node(partition, node_tenant(), *id), row(node)));
+    }
+    for (tenant, id) in &dirty.schedules {
+        let key = keys::schedule(partition, *tenant, *id);
+        writes.push(match state.schedules.get(id) {
+            Some(schedule) => Write::Put(key, row(schedule)),
+            None => Write::Delete(key),
+        });
     }
     for (tenant, hash) in &dirty.idempotency {
         let key = keys::idempotency(partition, *tenant, hash);

@@ -246,6 +246,10 @@ pub fn recover(
         state.insert_upload(decode("an upload row", value)?);
         Ok(())
     })?;
+    walk(store, &keys::all_of(Kind::Schedule, partition), |_, value| {
+        state.insert_schedule(decode("a schedule row", value)?);
+        Ok(())
+    })?;
     walk(store, &keys::all_of(Kind::Node, partition), |_, value| {
         let row: NodeRow = decode("a node row", value)?;
         state.nodes.insert(row.id, row);

@@ -88,6 +88,11 @@ impl<'a> Owner<'a> {
         self.processor.started.send_replace(Some(Ok(())));
     }
 
+    /// Lets the starter look at what schedules owe.
+    pub(super) fn wake_starter(&self) {
+        self.processor.parts.starts.wake();
+    }
+
     /// Lets every node connect anew.
     pub(super) fn reset_sessions(&self) {
         self.processor.parts.dispatcher.reset();
@@ -188,6 +193,9 @@ impl<'a> Owner<'a> {
             Message::Renew { node, holding, reply } => {
                 let verdicts = self.renew(node, &holding);
                 let _ = reply.send(verdicts);
+            }
+            Message::Owed { reply } => {
+                let _ = reply.send(Processor::owed(&self.state));
             }
             Message::Queue { workflow, reply } => {
                 let tasks = self
@@ -305,6 +313,7 @@ impl<'a> Owner<'a> {
         let mut released = Vec::new();
         let mut ending = Vec::new();
         let mut letters = Vec::new();
+        let mut asked = false;
         for event in &events {
             changed.extend(event.workflow.map(|workflow| (event.tenant, workflow)));
             match &event.kind {
@@ -313,6 +322,7 @@ impl<'a> Owner<'a> {
                     let to = u16::try_from(sent.to).ok().and_then(PartitionId::new);
                     letters.extend(to.map(|to| (to, (sent.number, event.seq))));
                 }
+                Kind::ScheduleAsked(_) => asked = true,
                 Kind::LeaseEnded(ended) => {
                     ending.push(ended.task);
                     released.extend(event.workflow.and_then(|id| self.state.find(id, ended.task)));
@@ -378,6 +388,9 @@ impl<'a> Owner<'a> {
         }
         for task in ending {
             shared.live.remove(task);
+        }
+        if asked {
+            self.processor.parts.starts.wake();
         }
         for order in &orders {
             if let Order::Assign(node, assignment) = order {

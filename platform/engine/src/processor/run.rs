@@ -20,12 +20,17 @@ use super::storage::Storage;
 use crate::api::{Dispatcher, Observer, Verdict};
 use crate::core::apply::ApplyError;
 use crate::core::queue::Weights;
+use crate::core::rows::ScheduleRow;
 use crate::core::state::TaskRef;
-use crate::core::{Batching, Command, Rejection, Reply, Settings, placement};
+use crate::core::{Batching, Command, PartitionState, Rejection, Reply, Settings, placement};
+use crate::engine::Waker;
 
 /// First pause between tries to take ownership; doubles up to the greatest.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Owed runs that one answer names.
+const OWED_MAX: usize = 64;
 
 /// Why a call got no reply.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -70,6 +75,11 @@ pub enum Message {
         /// One verdict each.
         reply: oneshot::Sender<Vec<Verdict>>,
     },
+    /// Runs that schedules owe and that wait to be started, with the time of each; at most [`OWED_MAX`].
+    Owed {
+        /// Them.
+        reply: oneshot::Sender<Vec<(ScheduleRow, u64)>>,
+    },
     /// Positions of a workflow's tasks in the ready queue.
     Queue {
         /// Which workflow.
@@ -85,6 +95,8 @@ pub(crate) struct Parts {
     pub(crate) dispatcher: Arc<dyn Dispatcher>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Woken when schedules owe runs.
+    pub(crate) starts: Arc<Waker>,
     /// Why this process cannot go on.
     pub(crate) fatal: Fatal,
     /// What tenants weigh when they share nodes.
@@ -221,6 +233,8 @@ impl Processor {
             }
         }
         let owner = Owner::new(self, state, epoch, end);
+        // A batch whose outcome was unknown may have made runs owed that nobody was told of.
+        owner.wake_starter();
         if again {
             // A batch whose outcome was unknown may be durable, and its orders were never sent. Nodes that say again what they hold make up for that.
             owner.reset_sessions();
@@ -238,7 +252,7 @@ impl Processor {
                     let _ = reply.send(Err(refusal()));
                 }
                 // Their callers read a dropped reply as unavailable.
-                Message::Renew { .. } | Message::Queue { .. } => {}
+                Message::Renew { .. } | Message::Queue { .. } | Message::Owed { .. } => {}
             }
         }
     }
@@ -263,5 +277,17 @@ impl Processor {
         self.parts.dispatcher.settle(self.partition, lent, &batching.spent);
         placed?;
         Ok(!batching.state.ready.is_empty())
+    }
+
+    /// See [`Message::Owed`].
+    pub(super) fn owed(state: &PartitionState) -> Vec<(ScheduleRow, u64)> {
+        let asked = state
+            .schedules
+            .values()
+            .flat_map(|row| row.asked.iter().map(move |due| (row, due.due_ms)));
+        asked
+            .take(OWED_MAX)
+            .map(|(row, due_ms)| (row.clone(), due_ms))
+            .collect()
     }
 }

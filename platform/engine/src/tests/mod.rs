@@ -8,6 +8,7 @@ mod post;
 mod queue;
 mod random;
 mod scenario;
+mod schedules;
 mod table;
 mod uploads;
 mod world;

@@ -264,6 +264,7 @@ pub(super) fn submission(source: &str) -> Submit {
         priority: None,
         playbook: None,
         id: None,
+        schedule: None,
     }
 }
 

@@ -9,12 +9,13 @@ use gantry_journal::blobs::BlobStore;
 use gantry_journal::{FileKeyRing, MemoryStore, SegmentStore, Store};
 use gantry_proto::time::Clock;
 use gantry_proto::v1::{self, Assignee, Assignment, CancelStep, EndCause, StepResult};
-use gantry_proto::{NodeId, PartitionId, PrincipalId, TaskId, TenantId, WorkflowId};
+use gantry_proto::{ErrorCode, NodeId, PartitionId, PrincipalId, TaskId, TenantId, WorkflowId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::api::{
-    Backend, Caller, Candidate, Dispatcher, NodePort, Observer, Order, Serves, Submit, Verdict, WorkflowView,
+    Backend, Caller, Candidate, Dispatcher, NodePort, Observer, Order, PlaybookSource, Refusal, Serves, Submit,
+    Verdict, WorkflowView,
 };
 use crate::core::Settings;
 use crate::{Engine, EngineConfig, Parts};
@@ -152,16 +153,52 @@ impl Observer for Deaf {
     fn node_changed(&self, _: NodeId) {}
 }
 
-/// Wall clock that goes with tokio's, so that paused time is one time, until it is set back.
+/// Wall clock that goes with tokio's, so that paused time is one time, until it is set back or forward.
 struct TestClock {
     start: tokio::time::Instant,
     back_ms: AtomicU64,
+    forward_ms: AtomicU64,
 }
 
 impl Clock for TestClock {
     fn now_ms(&self) -> u64 {
         let elapsed_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap();
-        1_700_000_000_000 + elapsed_ms - self.back_ms.load(Ordering::Relaxed)
+        1_700_000_000_000 + elapsed_ms + self.forward_ms.load(Ordering::Relaxed) - self.back_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Playbooks by name, each version in order.
+#[derive(Default)]
+pub(super) struct Shelf(Mutex<BTreeMap<String, Vec<String>>>);
+
+impl Shelf {
+    /// Adds a version.
+    pub(super) fn put(&self, name: &str, source: &str) {
+        self.0
+            .lock()
+            .entry(name.to_owned())
+            .or_default()
+            .push(source.to_owned());
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        self.0.lock().remove(name);
+    }
+}
+
+#[async_trait::async_trait]
+impl PlaybookSource for Shelf {
+    async fn playbook(&self, _: TenantId, name: &str, version: Option<u32>) -> Result<(Bytes, u32), Refusal> {
+        let shelf = self.0.lock();
+        let versions = shelf.get(name).map_or(&[][..], Vec::as_slice);
+        let number = version.unwrap_or_else(|| u32::try_from(versions.len()).unwrap());
+        let found = usize::try_from(number)
+            .unwrap()
+            .checked_sub(1)
+            .and_then(|index| versions.get(index));
+        let source =
+            found.ok_or_else(|| Refusal::new(ErrorCode::NotFound, format!("there is no playbook `{name}`")))?;
+        Ok((Bytes::from(source.clone()), number))
     }
 }
 
@@ -170,6 +207,7 @@ pub(super) struct World {
     pub(super) engine: Arc<Engine>,
     pub(super) desk: Arc<Desk>,
     pub(super) store: Arc<MemoryStore>,
+    pub(super) shelf: Arc<Shelf>,
     clock: Arc<TestClock>,
     dir: Arc<tempfile::TempDir>,
     partitions: u16,
@@ -185,13 +223,15 @@ impl World {
         let clock = Arc::new(TestClock {
             start: tokio::time::Instant::now(),
             back_ms: AtomicU64::new(0),
+            forward_ms: AtomicU64::new(0),
         });
-        Self::open(dir, Arc::new(MemoryStore::new()), clock, partitions).await
+        Self::open(dir, Arc::new(MemoryStore::new()), Arc::default(), clock, partitions).await
     }
 
     async fn open(
         dir: Arc<tempfile::TempDir>,
         store: Arc<MemoryStore>,
+        shelf: Arc<Shelf>,
         clock: Arc<TestClock>,
         partitions: u16,
     ) -> Self {
@@ -206,6 +246,7 @@ impl World {
             dispatcher: desk.clone(),
             observer: Arc::new(Deaf),
             clock: clock.clone(),
+            playbooks: shelf.clone(),
         };
         let config = EngineConfig {
             partitions,
@@ -216,6 +257,7 @@ impl World {
             engine,
             desk,
             store,
+            shelf,
             clock,
             dir,
             partitions,
@@ -225,14 +267,37 @@ impl World {
     /// As after kill -9: memory is gone, what was durable is there.
     pub(super) async fn restart(self) -> Self {
         self.engine.shutdown().await;
+        self.reopened().await
+    }
+
+    /// A new engine on what is durable; the one before must have been shut down.
+    pub(super) async fn reopened(self) -> Self {
         let store = Arc::new(self.store.reopened());
-        Self::open(self.dir.clone(), store, self.clock.clone(), self.partitions).await
+        Self::open(
+            self.dir.clone(),
+            store,
+            self.shelf.clone(),
+            self.clock.clone(),
+            self.partitions,
+        )
+        .await
+    }
+
+    /// Milliseconds of the wall clock.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     /// Sets the wall clock back.
     pub(super) fn set_back(&self, by: std::time::Duration) {
         let by_ms = u64::try_from(by.as_millis()).unwrap();
         self.clock.back_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Sets the wall clock forward.
+    pub(super) fn forward(&self, by: std::time::Duration) {
+        let by_ms = u64::try_from(by.as_millis()).unwrap();
+        self.clock.forward_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Where its files are.

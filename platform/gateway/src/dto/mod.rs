@@ -5,7 +5,7 @@ pub(crate) mod playbooks;
 use std::collections::BTreeMap;
 
 use gantry_directory::{ApiKey, NodeToken, VerifiedKey};
-use gantry_engine::api::WorkflowState;
+use gantry_engine::api::{Overlap, WorkflowState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -63,6 +63,28 @@ pub(crate) struct CancelBody {
 pub(crate) struct CancelAnswer {
     /// Lifecycle state.
     pub(crate) state: WorkflowState,
+}
+
+/// How to run a schedule now.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunNowBody {
+    /// Instead of the schedule's own policy.
+    #[serde(default)]
+    pub(crate) overlap: Option<Overlap>,
+}
+
+/// Which times of a schedule to run.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackfillBody {
+    /// First time, in milliseconds since 1970.
+    pub(crate) from_ms: u64,
+    /// Last time.
+    pub(crate) to_ms: u64,
+    /// Instead of the schedule's own policy.
+    #[serde(default)]
+    pub(crate) overlap: Option<Overlap>,
 }
 
 /// Whether a node drains.

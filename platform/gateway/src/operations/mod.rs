@@ -4,6 +4,7 @@ mod backup;
 mod keys;
 mod nodes;
 mod playbooks;
+mod schedules;
 mod system;
 mod tasks;
 mod uploads;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Operation> {
         tasks::operations(),
         playbooks::operations(),
         uploads::operations(),
+        schedules::operations(),
         nodes::operations(),
         keys::operations(),
         backup::operations(),

@@ -5,6 +5,7 @@ mod items;
 mod keep;
 mod mail;
 mod node;
+mod schedule;
 mod step;
 mod task;
 mod upload;
@@ -126,6 +127,12 @@ pub fn apply(
             Ok(())
         }
         Kind::NodeChanged(event) => node_changed(state, place, event),
+        Kind::ScheduleSet(event) => schedule::schedule_set(state, place, event),
+        Kind::ScheduleFired(event) => schedule::schedule_fired(state, place, event),
+        Kind::ScheduleAsked(event) => schedule::schedule_asked(state, place, event),
+        Kind::ScheduleFailed(event) => schedule::schedule_failed(state, place, event),
+        Kind::SchedulePaused(event) => schedule::schedule_paused(state, place, event),
+        Kind::ScheduleDeleted(event) => schedule::schedule_deleted(state, place, event),
         Kind::IdempotencyRecorded(event) => {
             let key = hash(place, &event.key_hash)?;
             let row = IdempotencyRow {

@@ -2,6 +2,7 @@
 
 use gantry_proto::v1::{self, WorkflowEnd};
 
+use super::schedule::{schedule_run_ended, schedule_started};
 use super::{ApplyError, Place, end};
 use crate::api::StepState;
 use crate::core::rows::{StepRow, TaskRow, WorkflowRow};
@@ -67,6 +68,7 @@ pub(super) fn submitted(
         labels: event.labels.clone(),
         traceparent: event.traceparent.clone(),
         playbook: event.playbook.clone(),
+        schedule: event.schedule.clone(),
         created_at_ms: place.at_ms,
         submit_seq: place.seq,
         tasks_total: u32::try_from(event.tasks.len()).unwrap_or(u32::MAX),
@@ -78,6 +80,9 @@ pub(super) fn submitted(
     state.workflows.insert(id, Workflow { row, tasks, body: None });
     state.dirty.workflows.insert(id);
     state.dirty.begun.insert(id);
+    if let Some(run) = &event.schedule {
+        schedule_started(state, place, run, id)?;
+    }
     Ok(())
 }
 
@@ -115,7 +120,10 @@ pub(super) fn workflow_ended(
     workflow.row.ended_at_ms = Some(place.at_ms);
     workflow.row.end_code.clone_from(&event.code);
     workflow.row.end_seq = Some(place.seq);
-    let id = workflow.row.id;
+    let (id, run) = (workflow.row.id, workflow.row.schedule.clone());
     state.dirty.ended.insert(id);
+    if let Some(run) = run {
+        schedule_run_ended(state, &run, id);
+    }
     Ok(())
 }

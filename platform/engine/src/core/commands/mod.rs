@@ -13,6 +13,7 @@ mod node_health;
 mod node_register;
 mod receive;
 mod reconcile;
+mod schedule;
 mod step_finished;
 mod step_started;
 mod submit;
@@ -36,6 +37,7 @@ pub use node_health::{NodeHealth, is_unfit};
 pub use node_register::NodeRegister;
 pub use receive::{Delivery, Receive};
 pub use reconcile::Reconcile;
+pub use schedule::{DeleteSchedule, OweRuns, PauseSchedule, SetSchedule, StartRun};
 pub use step_finished::StepFinished;
 pub use step_started::StepStarted;
 pub use submit::Submit;
@@ -168,6 +170,16 @@ commands! {
     Receive,
     /// Letters have arrived.
     Acknowledged,
+    /// Make a schedule or replace what it says.
+    SetSchedule,
+    /// Pause a schedule or resume it.
+    PauseSchedule,
+    /// Delete a schedule.
+    DeleteSchedule,
+    /// A person asks for runs of a schedule.
+    OweRuns,
+    /// The playbook of an owed run was looked up.
+    StartRun,
 }
 
 /// The leased task whose open attempt is exactly this one, held by this node.

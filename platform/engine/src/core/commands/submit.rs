@@ -38,10 +38,12 @@ pub struct Submit {
     pub playbook: Option<v1::PlaybookRef>,
     /// The id to start it under, when content was sealed for it before; its key is prepared. A fresh one when absent.
     pub id: Option<WorkflowId>,
+    /// The schedule that starts it.
+    pub schedule: Option<v1::ScheduleRun>,
 }
 
 impl Submit {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, inputs: Inputs) -> Outcome {
+    pub(in crate::core) fn decide(self, batch: &mut Batching<'_>, inputs: Inputs) -> Outcome {
         let partition = batch.state.partition;
         if let Some((key, request)) = self.idempotency
             && let Some(known) = batch.state.idempotency.get(&(self.tenant, key))
@@ -94,6 +96,7 @@ impl Submit {
             lineage: None,
             playbook: self.playbook,
             priority: self.priority,
+            schedule: self.schedule,
         })?;
         Ok(Ok(Reply::Submitted(SubmitReceipt {
             workflow: id,

@@ -35,6 +35,7 @@ impl TimerDue {
                     let tenant = row.tenant;
                     batch.emit(tenant, None, Kind::UploadExpired(v1::UploadExpired { upload }), None)?;
                 }
+                Timer::Schedule(schedule) => batch.fire(schedule)?,
                 Timer::Idempotency((tenant, key)) => {
                     let event = v1::IdempotencyExpired {
                         key_hash: Bytes::copy_from_slice(&key),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, Label, Lineage, Payload, PlaybookRef};
+use gantry_proto::v1::{self, Label, Lineage, Payload, PlaybookRef, ScheduleRun};
 use gantry_proto::{PrincipalId, TaskId, TenantId, WorkflowId};
 
 use crate::core::apply::ApplyError;
@@ -27,6 +27,8 @@ pub(in crate::core) struct Birth {
     pub(in crate::core) playbook: Option<PlaybookRef>,
     /// As asked for; the definition's when nobody asked.
     pub(in crate::core) priority: Option<u32>,
+    /// The schedule that started it.
+    pub(in crate::core) schedule: Option<ScheduleRun>,
     /// Of a child.
     pub(in crate::core) lineage: Option<Lineage>,
 }
@@ -54,6 +56,7 @@ impl Batching<'_> {
             traceparent: birth.traceparent,
             labels: birth.labels,
             playbook: birth.playbook,
+            schedule: birth.schedule,
             lineage: birth.lineage,
             priority: birth.priority.or(body.definition.priority),
         };

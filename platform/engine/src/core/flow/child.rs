@@ -81,6 +81,7 @@ impl Batching<'_> {
             traceparent: start.traceparent,
             playbook: None,
             priority: start.priority,
+            schedule: None,
             lineage: Some(start.lineage),
         })
     }

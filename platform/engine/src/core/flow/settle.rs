@@ -68,8 +68,12 @@ impl Batching<'_> {
                 holders.entry(node).or_default().push(task.row.id);
             }
         }
+        let schedule = workflow.row.schedule.clone();
         self.record(id, Kind::WorkflowEnded(event), payload.clone())?;
         self.report_end(id, end, code, payload)?;
+        if let Some(run) = schedule {
+            self.release_schedule(run.schedule)?;
+        }
         self.orders
             .extend(holders.into_iter().map(|(node, tasks)| Order::Release(node, tasks)));
         Ok(())
