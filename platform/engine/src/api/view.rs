@@ -200,6 +200,18 @@ pub enum WaitingView {
     },
 }
 
+/// Assignments that nodes gave back unstarted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RefusedView {
+    /// How many, one after the other.
+    pub times: u32,
+    /// The node that refused last.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// Why.
+    pub failure: FailureView,
+}
+
 /// One task.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TaskView {
@@ -215,6 +227,9 @@ pub struct TaskView {
     /// Why it waits, when it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<WaitingView>,
+    /// Nodes refused it since it last began: shown as soon as it happens, whatever it waits for by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedView>,
     /// Leases so far.
     pub attempt: u32,
     /// Holder of the lease.

@@ -164,6 +164,15 @@ pub struct TaskRow {
     /// Index of its first item. A task that begins anew makes its items anew; those of before have lower indexes, and count for nothing.
     #[prost(uint32, optional, tag = "104")]
     pub first_item: Option<u32>,
+    /// Position of the record of the last of these refusals.
+    #[prost(uint64, optional, tag = "170")]
+    pub refused_seq: Option<u64>,
+    /// The node that refused last.
+    #[prost(message, optional, tag = "171")]
+    pub refused_by: Option<NodeId>,
+    /// `ErrorCode` of its reason.
+    #[prost(string, optional, tag = "172")]
+    pub refused_code: Option<String>,
 }
 
 /// A step with its attempts.

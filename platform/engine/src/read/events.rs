@@ -214,7 +214,7 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
             let (id, name) = task(event.task);
             (
                 "lease_ended",
-                json!({"task": id, "task_name": name, "fence": event.fence, "end": word(event.end().as_str_name(), "LEASE_END_")}),
+                json!({"task": id, "task_name": name, "fence": event.fence, "end": word(event.end().as_str_name(), "LEASE_END_"), "code": event.code}),
             )
         }
         Kind::TaskCancelRequested(event) => {

@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use super::content;
 use crate::api::{
-    ArtifactView, AttemptView, FailureView, ItemsView, LineageView, Refusal, StepState, StepView, TaskState, TaskView,
-    WorkflowSummary, WorkflowView,
+    ArtifactView, AttemptView, FailureView, ItemsView, LineageView, Refusal, RefusedView, StepState, StepView,
+    TaskState, TaskView, WorkflowSummary, WorkflowView,
 };
 use crate::core::flow::describe;
 use crate::core::plan;
-use crate::core::rows::{AttemptRow, WorkflowRow};
+use crate::core::rows::{AttemptRow, TaskRow, WorkflowRow};
 use crate::core::state::{Task, Workflow};
 use crate::engine::unreadable;
 use crate::processor::load::{Records, open_body, workflow_rows};
@@ -190,6 +190,7 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         state: row.state(),
         needs: definition.map(|task| task.needs.clone()).unwrap_or_default(),
         waiting: None,
+        refused: refused(row, records)?,
         attempt: row.attempt,
         node: row.holder,
         ready_at_ms: row.ready_at_ms,
@@ -226,6 +227,22 @@ pub(super) fn items_view(workflow: &Workflow, parent: u32) -> ItemsView {
         }
     }
     view
+}
+
+/// What nodes said that would not take it.
+fn refused(row: &TaskRow, records: &mut Records<'_>) -> Result<Option<RefusedView>, Refusal> {
+    let Some(node) = row.refused_by else {
+        return Ok(None);
+    };
+    let payload = payload(records, row.refused_seq)?;
+    let code = row.refused_code.clone();
+    let code = code.unwrap_or_else(|| gantry_proto::ErrorCode::InfrastructureLost.as_str().to_owned());
+    let why = failure(Some(&code), payload.as_ref(), || title(Some(&code)));
+    Ok(why.map(|failure| RefusedView {
+        times: row.refusals,
+        node,
+        failure,
+    }))
 }
 
 fn attempt_view(row: &AttemptRow, records: &mut Records<'_>) -> Result<AttemptView, Refusal> {

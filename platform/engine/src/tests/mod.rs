@@ -10,5 +10,6 @@ mod random;
 mod scenario;
 mod schedules;
 mod table;
+mod unlucky;
 mod uploads;
 mod world;

@@ -122,6 +122,7 @@ impl Script {
             state: TaskState::InProgress,
             needs: Vec::new(),
             waiting: None,
+            refused: None,
             attempt: 1,
             node: None,
             ready_at_ms: None,

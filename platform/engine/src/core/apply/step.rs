@@ -75,6 +75,9 @@ pub(super) fn began(row: &mut TaskRow) -> Result<(), ApplyError> {
         change_task(row, TaskTrigger::Began)?;
     }
     row.refusals = 0;
+    row.refused_seq = None;
+    row.refused_by = None;
+    row.refused_code = None;
     Ok(())
 }
 

@@ -173,6 +173,9 @@ pub(super) fn lease_ended(state: &mut PartitionState, place: Place, event: &v1::
     task.row.lease_ms = None;
     if how == LeaseEnd::Refused {
         task.row.refusals += 1;
+        task.row.refused_seq = Some(place.seq);
+        task.row.refused_by = Some(holder);
+        task.row.refused_code.clone_from(&event.code);
         // Given back unstarted: it was no attempt, and its number is the next one's. However often nodes refuse, the row does not grow.
         for step in &mut task.row.steps {
             if step

@@ -69,6 +69,7 @@ impl Batching<'_> {
             task: row.id,
             fence: row.fence,
             end: end.into(),
+            code: None,
         };
         self.record(task.0, Kind::LeaseEnded(event), payload)
     }

@@ -205,7 +205,16 @@ impl Batching<'_> {
             hint: fault.hint.clone(),
             ..Payload::default()
         };
-        self.end_lease(task, LeaseEnd::Refused, Some(payload))?;
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
+        let event = v1::LeaseEnded {
+            task: row.id,
+            fence: row.fence,
+            end: LeaseEnd::Refused.into(),
+            code: Some(fault.code.clone()),
+        };
+        self.record(task.0, Kind::LeaseEnded(event), Some(payload))?;
         let Some(workflow) = self.workflow(task.0) else {
             return Ok(());
         };
