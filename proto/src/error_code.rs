@@ -62,6 +62,12 @@ codes! {
     NotFound = "not-found", "Not found";
     /// The entity's state does not allow the operation.
     Conflict = "conflict", "The current state does not allow this";
+    /// The definition names others to decide on the task.
+    DecisionForbidden = "decision-forbidden", "Others are to decide on this";
+    /// No task of the workflow waits for a signal of that name.
+    SignalUnknown = "signal-unknown", "No task waits for that signal";
+    /// The workflow keeps as many signals as it can.
+    SignalsFull = "signals-full", "The workflow keeps too many signals already";
     /// The idempotency key was used for another request.
     IdempotencyMismatch = "idempotency-mismatch", "The idempotency key belongs to another request";
     /// What users wrote was destroyed on request; states and times are still there.
@@ -130,6 +136,17 @@ codes! {
     ItemsFailed = "items-failed", "Too many items failed";
     /// A task of the workflow failed.
     TaskFailed = "task-failed", "A task failed";
+
+    /// A condition has no answer.
+    ConditionError = "condition-error", "A condition could not be evaluated";
+    /// A signal did not come in time.
+    SignalTimeout = "signal-timeout", "The signal did not come in time";
+    /// An approval was rejected.
+    ApprovalRejected = "approval-rejected", "The approval was rejected";
+    /// A deadline has passed.
+    DeadlineExceeded = "deadline-exceeded", "The deadline has passed";
+    /// A person made the task fail.
+    FailedOnRequest = "failed-on-request", "The task was failed by a decision";
 
     // ---- nodes
     /// Docker does not answer on the node.

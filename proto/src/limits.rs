@@ -60,6 +60,36 @@ pub const RETRY_ATTEMPTS_MAX: u32 = 100;
 /// Longest timeout and longest back-off of a step: a week.
 pub const STEP_TIMEOUT_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
+/// Longest sleep, and longest wait for a signal or a decision: a leap year. What waits longer belongs into a schedule.
+pub const WAIT_MS_MAX: u64 = 366 * 24 * 3_600_000;
+
+/// Payload of a signal: it becomes outputs, as those of a step.
+pub const SIGNAL_BYTES_MAX: usize = 256 << 10;
+
+/// Signals that one workflow keeps until a task takes them. Their payloads are in memory while they wait.
+pub const SIGNALS_KEPT_MAX: usize = 64;
+
+/// Newest ids of signals that one workflow remembers to recognise a repeated one. They are part of its row, 16 bytes each.
+pub const SIGNAL_IDS_MAX: usize = 256;
+
+/// Length of a caller's id for a signal.
+pub const SIGNAL_ID_BYTES_MAX: usize = 255;
+
+/// Comment of a decision, feedback of a rework, reason of a pause: what a person types.
+pub const COMMENT_BYTES_MAX: usize = 16 << 10;
+
+/// Environment and parameters that a decision to retry may change.
+pub const CHANGES_BYTES_MAX: usize = 64 << 10;
+
+/// Text of a condition (`when`): one line for people, not a program.
+pub const CONDITION_BYTES_MAX: usize = 2_048;
+
+/// Bytes of values that one evaluation of a condition may look at, counted each time: some milliseconds of work.
+pub const CONDITION_WORK_BYTES_MAX: u64 = 64 << 20;
+
+/// Keys and scopes that one approval may name.
+pub const DECIDERS_MAX: usize = 64;
+
 /// Files that the artifacts of one step may be.
 pub const ARTIFACTS_PER_STEP_MAX: usize = 1_000;
 
@@ -237,6 +267,10 @@ const _: () = assert!(
 const _: () = assert!(
     STEP_OUTPUTS_BYTES_MAX + STEP_ATTRS_BYTES_MAX + STEP_PROGRESS_BYTES_MAX <= FRAME_BYTES_MAX as u64 / 2,
     "all report files fit one exit frame"
+);
+const _: () = assert!(
+    SIGNAL_BYTES_MAX as u64 == STEP_OUTPUTS_BYTES_MAX,
+    "a signal becomes outputs"
 );
 const _: () = assert!(OUTPUT_LIMIT_BYTES_DEFAULT <= OUTPUT_LIMIT_BYTES_MAX);
 const _: () = assert!(

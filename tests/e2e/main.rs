@@ -20,6 +20,7 @@ mod stalls;
 mod storage;
 mod submit;
 mod uploads;
+mod waits;
 
 use std::time::Duration;
 

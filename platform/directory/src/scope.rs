@@ -87,8 +87,12 @@ names! {
         Validate = "validate",
         /// Ends running work.
         Cancel = "cancel",
+        /// Tells running work something that it waits for.
+        Signal = "signal",
         /// Holds, or lets go on.
         Pause = "pause",
+        /// Decides on a task: approves, retries, skips.
+        Decide = "decide",
         /// Retires, or takes back.
         Archive = "archive",
         /// Sets or lifts draining.
@@ -126,6 +130,9 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Workflow, Verb::Validate, EVERYBODY),
     grant(Resource::Workflow, Verb::Create, OPERATORS),
     grant(Resource::Workflow, Verb::Cancel, OPERATORS),
+    grant(Resource::Workflow, Verb::Signal, OPERATORS),
+    grant(Resource::Workflow, Verb::Pause, OPERATORS),
+    grant(Resource::Workflow, Verb::Decide, OPERATORS),
     grant(Resource::Event, Verb::Watch, EVERYBODY),
     grant(Resource::Log, Verb::Watch, EVERYBODY),
     grant(Resource::Artifact, Verb::List, EVERYBODY),

@@ -17,7 +17,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         C::InvalidDefinition | C::InvalidParameters | C::UploadMissing => StatusCode::UNPROCESSABLE_ENTITY,
         C::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         C::Unauthenticated => StatusCode::UNAUTHORIZED,
-        C::Forbidden => StatusCode::FORBIDDEN,
+        C::Forbidden | C::DecisionForbidden => StatusCode::FORBIDDEN,
         C::NotFound => StatusCode::NOT_FOUND,
         C::ContentErased => StatusCode::GONE,
         C::Overloaded | C::StorageUnavailable | C::DockerUnavailable => StatusCode::SERVICE_UNAVAILABLE,

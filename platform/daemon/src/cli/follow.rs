@@ -81,17 +81,24 @@ fn signature(step: &Step) -> (String, u32) {
     (state.to_owned(), attempt.map_or(0, |attempt| attempt.attempt))
 }
 
-fn waiting(task: &Task) -> Option<String> {
+/// Why a task waits, in words.
+pub(super) fn waiting(task: &Task) -> Option<String> {
     let waiting = task.waiting.as_ref()?;
     let reason = waiting.get("reason")?.as_str()?.replace('_', " ");
-    let detail = match waiting.get("missing").or_else(|| waiting.get("tasks")) {
+    let text = |pointer: &str| waiting.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let mut detail = match waiting.get("missing").or_else(|| waiting.get("tasks")) {
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-        _ => waiting
-            .pointer("/faults/0/message")
-            .and_then(Value::as_str)
+        _ => ["/faults/0/message", "/failure/message", "/message", "/name"]
+            .into_iter()
+            .map(text)
+            .find(|text| !text.is_empty())
             .unwrap_or_default()
             .to_owned(),
     };
+    if let Some(until) = waiting.get("until_ms").and_then(Value::as_u64) {
+        let gap = if detail.is_empty() { "" } else { ", " };
+        detail.push_str(&format!("{gap}until {}", output::time(until)));
+    }
     Some(if detail.is_empty() {
         reason
     } else {
@@ -130,7 +137,16 @@ impl Screen for Lines {
             let now = (task.state.clone(), waiting(task));
             if self.tasks.get(&task.name) != Some(&now) {
                 let reason = now.1.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                eprintln!("{}: {}{reason}", task.name, output::state(&now.0, Stream::Stderr));
+                let outcome = task
+                    .outcome
+                    .as_deref()
+                    .map(|outcome| format!(" ({})", outcome.replace('_', " ")));
+                let outcome = outcome.unwrap_or_default();
+                eprintln!(
+                    "{}: {}{reason}{outcome}",
+                    task.name,
+                    output::state(&now.0, Stream::Stderr)
+                );
                 if let Some(failure) = &task.failure {
                     eprintln!("  {} ({})", failure.message, failure.code);
                 }
@@ -240,6 +256,9 @@ impl Screen for Tree {
             let mut text = task.name.clone();
             if let Some(reason) = waiting(task) {
                 text.push_str(&format!("  waits: {reason}"));
+            }
+            if let Some(outcome) = &task.outcome {
+                text.push_str(&format!("  {}", outcome.replace('_', " ")));
             }
             if let (Some(start), Some(end)) = (task.started_at_ms, task.ended_at_ms) {
                 text.push_str(&format!("  {}", output::duration(end.saturating_sub(start))));

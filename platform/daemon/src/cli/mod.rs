@@ -15,6 +15,7 @@ mod playbook;
 mod run;
 mod schedule;
 mod table;
+mod task;
 mod upload;
 mod workflow;
 
@@ -76,9 +77,12 @@ enum Command {
     Init(init::InitArgs),
     /// Submit a workflow and follow it to its end
     Run(run::RunArgs),
-    /// List, show and cancel workflows
+    /// List, show, signal and cancel workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
+    /// Decide on a task: approve, reject, retry, skip, resolve, fail
+    #[command(subcommand)]
+    Task(task::TaskCommand),
     /// Keep definitions with versions: create, compare, run by name
     #[command(subcommand)]
     Playbook(playbook::PlaybookCommand),
@@ -128,6 +132,7 @@ impl Cli {
             Command::Node(args) => node::run(args, &connection, form).await,
             Command::Init(args) => init::run(args, form).await,
             Command::Run(args) => run::run(args, &connection, form).await,
+            Command::Task(command) => task::run(command, &connection, form).await,
             Command::Workflow(command) => workflow::run(command, &connection, form).await,
             Command::Playbook(command) => playbook::run(command, &connection, form).await,
             Command::Schedule(command) => schedule::run(command, &connection, form).await,

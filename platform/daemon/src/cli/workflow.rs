@@ -1,12 +1,12 @@
-//! `gantry workflow`: list, show, cancel.
+//! `gantry workflow`: list, show, signal, cancel.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use owo_colors::Stream;
 use serde_json::{Value, json};
 
 use super::table::Table;
-use super::{Exit, Form, output};
+use super::{Exit, Form, Usage, follow, output};
 use crate::client::Client;
 use crate::client::config::ConnectionArgs;
 use crate::client::model::{List, Summary, Workflow};
@@ -33,6 +33,35 @@ pub(crate) enum WorkflowCommand {
     },
     /// Tasks, steps and attempts of one workflow
     Show {
+        /// Workflow id
+        id: String,
+    },
+    /// Give a workflow a signal that one of its tasks waits for
+    Signal {
+        /// Workflow id
+        id: String,
+        /// Name of the signal
+        name: String,
+        /// Any JSON; the fields of an object become outputs of the task
+        #[arg(long, value_name = "JSON")]
+        payload: Option<String>,
+        /// Your id for the signal: sending it again with the same one changes nothing
+        #[arg(long = "id", value_name = "ID")]
+        signal_id: Option<String>,
+    },
+    /// Hold a workflow: nothing new starts
+    Pause {
+        /// Workflow id
+        id: String,
+        /// End running steps too; they run again later
+        #[arg(long)]
+        interrupt: bool,
+        /// Why; it is recorded
+        #[arg(short = 'm', long)]
+        comment: Option<String>,
+    },
+    /// Let a workflow go on
+    Resume {
         /// Workflow id
         id: String,
     },
@@ -76,17 +105,50 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
                 Form::Text => show(&serde_json::from_value(document)?)?,
             }
         }
-        WorkflowCommand::Cancel { id, grace_ms } => {
-            let answer: Value = client
-                .post(&format!("/workflows/{id}:cancel"), &json!({"grace_ms": grace_ms}))
-                .await?;
+        WorkflowCommand::Signal {
+            id,
+            name,
+            payload,
+            signal_id,
+        } => {
+            let payload: Value = match &payload {
+                Some(text) => serde_json::from_str(text)
+                    .context("`--payload` is no JSON")
+                    .map_err(Usage)?,
+                None => Value::Null,
+            };
+            let body = json!({"name": name, "payload": payload, "id": signal_id});
+            let answer: Value = client.post(&format!("/workflows/{id}:signal"), &body).await?;
+            let known = answer.get("duplicate").and_then(Value::as_bool) == Some(true);
             match form {
                 Form::Json => output::json(&answer)?,
-                Form::Text => output::line(answer.get("state").and_then(Value::as_str).unwrap_or("cancelling"))?,
+                Form::Text => output::line(if known { "known already" } else { "recorded" })?,
             }
+        }
+        WorkflowCommand::Pause { id, interrupt, comment } => {
+            let body = json!({"interrupt": interrupt, "comment": comment});
+            state(&client.post(&format!("/workflows/{id}:pause"), &body).await?, form)?;
+        }
+        WorkflowCommand::Resume { id } => {
+            state(
+                &client.post(&format!("/workflows/{id}:resume"), &json!({})).await?,
+                form,
+            )?;
+        }
+        WorkflowCommand::Cancel { id, grace_ms } => {
+            let body = json!({"grace_ms": grace_ms});
+            state(&client.post(&format!("/workflows/{id}:cancel"), &body).await?, form)?;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Where the workflow stands after a request.
+fn state(answer: &Value, form: Form) -> Result<()> {
+    match form {
+        Form::Json => output::json(answer),
+        Form::Text => output::line(answer.get("state").and_then(Value::as_str).unwrap_or("recorded")),
+    }
 }
 
 fn list(page: &List<Summary>) -> Result<()> {
@@ -142,8 +204,11 @@ fn show(workflow: &Workflow) -> Result<()> {
                 items.completed, items.total, items.failed, items.open
             ))?;
         }
-        if let Some(waiting) = &task.waiting {
+        if let Some(waiting) = follow::waiting(task) {
             output::line(&format!("  waits: {waiting}"))?;
+        }
+        if let Some(outcome) = &task.outcome {
+            output::line(&format!("  {}", outcome.replace('_', " ")))?;
         }
         if let Some(failure) = &task.failure {
             output::line(&format!("  {} ({})", failure.message, failure.code))?;

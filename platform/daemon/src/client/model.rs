@@ -125,6 +125,8 @@ pub(crate) struct Task {
     #[serde(default)]
     pub(crate) waiting: Option<Value>,
     #[serde(default)]
+    pub(crate) outcome: Option<String>,
+    #[serde(default)]
     pub(crate) started_at_ms: Option<u64>,
     #[serde(default)]
     pub(crate) ended_at_ms: Option<u64>,

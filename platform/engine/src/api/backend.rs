@@ -5,9 +5,10 @@ use futures_util::stream::BoxStream;
 pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
+use super::decisions::{DecisionRequest, SignalReceipt, SignalRequest};
 use super::schedules::Schedules;
 use super::uploads::Uploads;
-use super::view::{DefinitionView, EventView, NodeView, Page, WorkflowState, WorkflowSummary, WorkflowView};
+use super::view::{DefinitionView, EventView, NodeView, Page, TaskState, WorkflowState, WorkflowSummary, WorkflowView};
 
 /// Who asks: the tenant comes from the credential alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +165,37 @@ pub trait Backend: Schedules + Uploads {
         workflow: WorkflowId,
         grace_ms: Option<u64>,
     ) -> Result<WorkflowState, Refusal>;
+
+    /// Gives a workflow a signal. [`ErrorCode::SignalUnknown`] when no task of it waits for that name, [`ErrorCode::SignalsFull`] when it keeps too many
+    /// already, [`ErrorCode::Conflict`] when it has ended.
+    async fn signal(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        request: SignalRequest,
+    ) -> Result<SignalReceipt, Refusal>;
+
+    /// Holds a workflow: nothing new starts, what runs ends by itself, or on request (`interrupt`) to run again later. Idempotent;
+    /// [`ErrorCode::Conflict`] when it is ending or has ended.
+    async fn pause(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        interrupt: bool,
+        comment: Option<String>,
+    ) -> Result<WorkflowState, Refusal>;
+
+    /// Lets a workflow go on. Idempotent; [`ErrorCode::Conflict`] when it has ended.
+    async fn resume(&self, caller: Caller, workflow: WorkflowId) -> Result<WorkflowState, Refusal>;
+
+    /// Decides on a task. Idempotent; [`ErrorCode::Conflict`] when its state does not take the decision, [`ErrorCode::DecisionForbidden`] when the
+    /// definition names others.
+    async fn decide(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        request: DecisionRequest,
+    ) -> Result<TaskState, Refusal>;
 
     /// One workflow with tasks, steps and attempts.
     async fn workflow(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WorkflowView, Refusal>;

@@ -7,6 +7,7 @@
 //! - [`Observer`]: told after each durable change; the daemon connects it to the event bus.
 
 pub mod backend;
+pub mod decisions;
 pub mod dispatch;
 pub mod node_port;
 mod schedules;
@@ -14,6 +15,7 @@ pub mod uploads;
 pub mod view;
 
 pub use backend::*;
+pub use decisions::*;
 pub use dispatch::*;
 pub use node_port::*;
 pub use schedules::*;

@@ -4,6 +4,7 @@ use gantry_proto::{NodeId, SandboxId, TaskId, WorkflowId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::decisions::DeciderScope;
 pub use crate::lifecycle::node::NodeState;
 pub use crate::lifecycle::task::TaskState;
 pub use crate::lifecycle::workflow::WorkflowState;
@@ -137,6 +138,12 @@ pub struct WorkflowView {
     pub outputs: serde_json::Value,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// When it has to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Who holds it and why, while it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseView>,
     /// In the order of the definition; items of tasks over lists follow behind.
     pub tasks: Vec<TaskView>,
     /// Position of the newest record that this view includes.
@@ -156,6 +163,56 @@ pub enum WaitingView {
     RetryBackoff {
         /// When it goes on.
         until_ms: u64,
+        /// Number of the attempt that comes then.
+        attempt: u32,
+        /// How the last attempt ended.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<FailureView>,
+    },
+    /// Sleeps, as its definition says.
+    Sleep {
+        /// When it goes on.
+        until_ms: u64,
+    },
+    /// Waits for a signal.
+    Signal {
+        /// Its name.
+        name: String,
+        /// When it waits no longer; absent: as long as it takes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until_ms: Option<u64>,
+    },
+    /// Waits for somebody to approve or reject.
+    Approval {
+        /// What is asked.
+        message: String,
+        /// Scopes of keys that may decide; with `keys` empty too: every key that may operate.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        scopes: Vec<DeciderScope>,
+        /// Keys that may decide.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        keys: Vec<String>,
+        /// When it waits no longer; absent: as long as it takes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until_ms: Option<u64>,
+    },
+    /// Its workflow is held: nothing new starts.
+    Paused {
+        /// What is held: the workflow itself, its definition, or its tenant.
+        scope: PauseScope,
+        /// Who, why and since when.
+        #[serde(flatten)]
+        pause: PauseView,
+    },
+    /// Has no attempts left, which paused its workflow; with the workflow it goes on, with a new budget.
+    Exhausted {
+        /// How the last attempt failed.
+        failure: FailureView,
+    },
+    /// Was given to a person, who decides what becomes of it.
+    Escalated {
+        /// Why.
+        failure: FailureView,
     },
     /// Nodes that could run it exist, and all are at capacity.
     Capacity {
@@ -212,6 +269,31 @@ pub struct RefusedView {
     pub failure: FailureView,
 }
 
+/// What is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseScope {
+    /// One workflow.
+    Workflow,
+    /// All workflows of a definition.
+    Definition,
+    /// Everything of the tenant.
+    Tenant,
+}
+
+/// Who holds something, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PauseView {
+    /// Who, `key_...`; absent: a task that ran out of attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Since when.
+    pub since_ms: u64,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 /// One task.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TaskView {
@@ -222,6 +304,14 @@ pub struct TaskView {
     pub name: String,
     /// Lifecycle state.
     pub state: TaskState,
+    /// What it is: steps, sleep, signal, approval.
+    pub kind: String,
+    /// How it completed, if not by its own work: skipped, resolved, timed_out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// When it has to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     /// Names of needed tasks.
     pub needs: Vec<String>,
     /// Why it waits, when it does.
@@ -265,8 +355,28 @@ pub struct TaskView {
     /// The item.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item: Option<serde_json::Value>,
+    /// The newest decision of a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionView>,
+    /// Its own outputs, beside those of its steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<serde_json::Value>,
     /// In order.
     pub steps: Vec<StepView>,
+}
+
+/// What a person decided on a task.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DecisionView {
+    /// What: approve, reject, retry, skip, resolve, fail.
+    pub decision: String,
+    /// Who, `key_...`.
+    pub by: String,
+    /// When.
+    pub at_ms: u64,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 /// State of a step or of one attempt at it.

@@ -33,6 +33,17 @@ pub struct StepResultBody {
     pub artifacts: Vec<Artifact>,
 }
 
+/// Input of a task that a person changed when deciding to try again.
+#[derive(Debug, Default, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Changes {
+    /// Environment of its steps; wins over the definition's.
+    #[serde(default)]
+    pub env: indexmap::IndexMap<String, String>,
+    /// Values that win over the workflow's parameters, in this task only.
+    #[serde(default)]
+    pub params: Map<String, Value>,
+}
+
 impl Body {
     /// Derives the graph.
     #[must_use]

@@ -61,12 +61,23 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
     let command = command(step, &render)?;
     let mut env = Vec::with_capacity(step.env.len());
     let mut env_bytes = 0usize;
+    let changed = task.changes.as_deref().map(|changes| &changes.env);
     for (key, template) in &step.env {
+        if changed.is_some_and(|changed| changed.contains_key(key)) {
+            continue;
+        }
         let value = render(&format!("env `{key}`"), template)?;
         env_bytes += key.len() + value.len();
         env.push(v1::EnvVar {
             name: key.clone(),
             value,
+        });
+    }
+    for (name, value) in changed.into_iter().flatten() {
+        env_bytes += name.len() + value.len();
+        env.push(v1::EnvVar {
+            name: name.clone(),
+            value: value.clone(),
         });
     }
     if env_bytes > limits::STEP_ENV_BYTES_MAX {
@@ -196,26 +207,26 @@ fn sources(
     Ok(sources)
 }
 
-/// Outputs of a task: those of its steps, later ones win; or those of its child; or the outputs of its items, in order.
+/// Outputs of a task: those of its steps, later ones win, then its own (those of its child, of a signal, of a decision); or the outputs of its items, in order.
 fn outputs(workflow: &Workflow, task: &Task) -> Map<String, Value> {
     if task.row.fan_seq.is_some() {
         let items = workflow.items(task.row.index);
         let outputs = items.map(|item| Value::Object(outputs(workflow, item))).collect();
         return Map::from_iter([("items".to_owned(), outputs)]);
     }
-    let mut merged = task
-        .result
-        .as_ref()
-        .map(|result| result.outputs.clone())
-        .unwrap_or_default();
-    for result in task.results.iter().flatten() {
+    let mut merged = Map::new();
+    for result in task.results.iter().chain([&task.result]).flatten() {
         merged.extend(result.outputs.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
     merged
 }
 
 fn task_scope(workflow: &Workflow, task: &Task) -> Value {
-    let mut scope = json!({ "outputs": outputs(workflow, task), "state": task.row.state().text() });
+    let mut scope = json!({
+        "outputs": outputs(workflow, task),
+        "state": task.row.state().text(),
+        "code": task.row.end_code.as_deref().unwrap_or_default(),
+    });
     if task.row.fan_seq.is_some() {
         let items = workflow
             .items(task.row.index)
@@ -243,7 +254,11 @@ pub(super) fn roots(workflow: &Workflow, position: usize) -> Map<String, Value> 
             )
         })
         .collect();
-    roots.insert("params".to_owned(), Value::Object(body.parameters.clone()));
+    let mut params = body.parameters.clone();
+    if let Some(changes) = &task.changes {
+        params.extend(changes.params.clone());
+    }
+    roots.insert("params".to_owned(), Value::Object(params));
     roots.insert("tasks".to_owned(), Value::Object(tasks));
     roots.insert(
         "workflow".to_owned(),
@@ -255,6 +270,11 @@ pub(super) fn roots(workflow: &Workflow, position: usize) -> Map<String, Value> 
         roots.insert("item".to_owned(), value.clone());
     }
     roots
+}
+
+/// Renders a template over [`roots`].
+pub(super) fn render(workflow: &Workflow, position: usize, template: &str) -> Result<String, spec::RenderError> {
+    spec::render(template, &Value::Object(roots(workflow, position)))
 }
 
 /// What a step may read.

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use gantry_proto::v1::{
-    EndCause, Fault, Label, Lineage, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext, ScheduleOverlap,
-    ScheduleRun, WaitKind,
+    Decision, EndCause, Fault, Label, Lineage, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext, ScheduleOverlap,
+    ScheduleRun, StopFor, WaitKind,
 };
 use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
 
@@ -81,6 +81,21 @@ pub struct WorkflowRow {
     /// Which schedule started it, for which time.
     #[prost(message, optional, tag = "41")]
     pub schedule: Option<ScheduleRun>,
+    /// Signals that wait for a task, oldest first.
+    #[prost(message, repeated, tag = "80")]
+    pub signals: Vec<SignalRow>,
+    /// Who holds it and why, while it is paused.
+    #[prost(message, optional, tag = "82")]
+    pub paused: Option<PauseRow>,
+    /// When it has to be done.
+    #[prost(uint64, optional, tag = "83")]
+    pub deadline_ms: Option<u64>,
+    /// It was not done by then.
+    #[prost(bool, required, tag = "84")]
+    pub deadline_passed: bool,
+    /// Hashes of the newest callers' ids of signals, oldest first.
+    #[prost(bytes = "bytes", repeated, tag = "81")]
+    pub signal_ids: Vec<Bytes>,
 }
 
 /// A task with its steps.
@@ -173,6 +188,75 @@ pub struct TaskRow {
     /// `ErrorCode` of its reason.
     #[prost(string, optional, tag = "172")]
     pub refused_code: Option<String>,
+    /// Position of the record that says what it waits for, in words: a question, a reason.
+    #[prost(uint64, optional, tag = "80")]
+    pub wait_seq: Option<u64>,
+    /// Why it was given to a person, while it is.
+    #[prost(string, optional, tag = "82")]
+    pub escalated: Option<String>,
+    /// The newest decision of a person.
+    #[prost(message, optional, tag = "83")]
+    pub decision: Option<DecisionRow>,
+    /// How often it began anew by a decision. Attempts of before count for nothing.
+    #[prost(uint32, required, tag = "84")]
+    pub epoch: u32,
+    /// Position of the record with input that a decision changed.
+    #[prost(uint64, optional, tag = "85")]
+    pub changes_seq: Option<u64>,
+    /// Why its running step was asked to end.
+    #[prost(enumeration = "StopFor", optional, tag = "86")]
+    pub stop_for: Option<i32>,
+    /// When it has to be done.
+    #[prost(uint64, optional, tag = "87")]
+    pub deadline_ms: Option<u64>,
+    /// It was not done by then.
+    #[prost(bool, required, tag = "88")]
+    pub deadline_passed: bool,
+}
+
+/// Who paused a workflow.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PauseRow {
+    /// Who; absent: an exhausted retry did.
+    #[prost(message, optional, tag = "1")]
+    pub by: Option<PrincipalId>,
+    /// `ErrorCode` of what exhausted it.
+    #[prost(string, optional, tag = "2")]
+    pub code: Option<String>,
+    /// When.
+    #[prost(uint64, required, tag = "3")]
+    pub at_ms: u64,
+    /// Position of the record with the reason.
+    #[prost(uint64, required, tag = "4")]
+    pub seq: u64,
+}
+
+/// What a person decided.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DecisionRow {
+    /// What.
+    #[prost(enumeration = "Decision", required, tag = "1")]
+    pub decision: i32,
+    /// Who.
+    #[prost(message, required, tag = "2")]
+    pub by: PrincipalId,
+    /// When.
+    #[prost(uint64, required, tag = "3")]
+    pub at_ms: u64,
+    /// Position of the record with the reason.
+    #[prost(uint64, required, tag = "4")]
+    pub seq: u64,
+}
+
+/// A signal that no task has taken yet.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SignalRow {
+    /// Its name.
+    #[prost(string, required, tag = "1")]
+    pub name: String,
+    /// Position of the record with its payload.
+    #[prost(uint64, required, tag = "2")]
+    pub seq: u64,
 }
 
 /// A step with its attempts.
@@ -249,6 +333,9 @@ pub struct AttemptRow {
     /// Greatest resident memory.
     #[prost(uint64, optional, tag = "17")]
     pub max_rss_bytes: Option<u64>,
+    /// Of the task, when it was assigned: attempts of an earlier one count for nothing.
+    #[prost(uint32, required, tag = "80")]
+    pub epoch: u32,
 }
 
 /// A node.

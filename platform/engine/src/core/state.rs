@@ -7,12 +7,13 @@ use bytes::Bytes;
 use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId, limits};
 use serde_json::Value;
 
-use super::body::{Body, StepResultBody};
+use super::body::{Body, Changes, StepResultBody};
 use super::keep::{ErasedRow, HoldRow};
 use super::mail::{Mail, MailDirty};
 use super::placement::bound_to;
 use super::queue::{Class, Queue, rank};
 use super::rows::{IdempotencyRow, NodeRow, ScheduleRow, TaskRow, UploadRow, WorkflowRow};
+use crate::lifecycle::workflow::WorkflowState;
 use crate::spec::definition::TaskDef;
 
 /// Lengths that decisions use; the same for every partition of a process.
@@ -48,6 +49,8 @@ pub struct Workflow {
     pub tasks: Vec<Task>,
     /// What the user wrote; absent when folding without keys, or after erasure.
     pub body: Option<Arc<Body>>,
+    /// Payloads of the signals that wait for a task, by position of their records.
+    pub signals: BTreeMap<u64, Arc<StepResultBody>>,
 }
 
 /// A task of it.
@@ -57,10 +60,12 @@ pub struct Task {
     pub row: TaskRow,
     /// Results of completed steps, by step.
     pub results: Vec<Option<Arc<StepResultBody>>>,
-    /// Outputs of the task itself: those of its child.
-    pub result: Option<Arc<StepResultBody>>,
     /// The list, when it is a task over one.
     pub items: Option<Arc<Vec<Value>>>,
+    /// Outputs of the task itself: those of its child, a signal's payload, what a decision said.
+    pub result: Option<Arc<StepResultBody>>,
+    /// Input that a decision changed.
+    pub changes: Option<Arc<Changes>>,
 }
 
 impl Task {
@@ -73,11 +78,23 @@ impl Task {
             results,
             result: None,
             items: None,
+            changes: None,
         }
     }
 }
 
 impl Workflow {
+    /// A workflow of which only the rows are known.
+    #[must_use]
+    pub fn of(row: WorkflowRow, tasks: Vec<Task>) -> Self {
+        Self {
+            row,
+            tasks,
+            body: None,
+            signals: BTreeMap::new(),
+        }
+    }
+
     /// Name and definition of the task at a position; `None` without a body. All who ask for a task's definition ask here.
     #[must_use]
     pub fn definition(&self, position: usize) -> Option<(&str, &TaskDef)> {
@@ -116,6 +133,9 @@ pub type TaskRef = (WorkflowId, u32);
 /// A workflow, in memory or not, with whose it is.
 pub type WorkflowRef = (TenantId, WorkflowId);
 
+/// What is in the ready queue, and in the timers.
+type Armed = (Vec<TaskRef>, Vec<(u64, Timer)>);
+
 /// Key of an idempotency entry.
 pub type IdempotencyRef = (TenantId, [u8; 32]);
 
@@ -130,6 +150,10 @@ pub enum Timer {
     Upload(UploadId),
     /// A schedule fires.
     Schedule(ScheduleId),
+    /// A task has to be done.
+    TaskDeadline(TaskRef),
+    /// A workflow has to be done.
+    WorkflowDeadline(WorkflowId),
 }
 
 /// What has changed since the last batch, so that exactly those rows are written.
@@ -253,16 +277,19 @@ impl PartitionState {
             if let Some(holder) = task.row.holder {
                 self.held.entry(holder).or_default().insert(reference);
             }
-            if let Some(until) = task.row.wait_until_ms {
-                self.timers.insert((until, Timer::Task(reference)));
-            }
         }
-        let ready = workflow.tasks.iter().filter(|task| task.row.queued_at_ms.is_some());
-        let ready: Vec<TaskRef> = ready.map(|task| (id, task.row.index)).collect();
+        let paused = workflow.row.state() == WorkflowState::Paused;
         self.workflows.insert(id, workflow);
-        for task in ready {
-            self.enqueue(task);
+        if !paused {
+            self.arm(id);
         }
+    }
+
+    /// Whether nothing new of a workflow starts.
+    #[must_use]
+    pub fn is_paused(&self, id: WorkflowId) -> bool {
+        let workflow = self.workflows.get(&id);
+        workflow.is_some_and(|workflow| workflow.row.state() == WorkflowState::Paused)
     }
 
     /// Puts a task that is ready by its row into the queue.
@@ -282,6 +309,46 @@ impl PartitionState {
             });
         let rank = rank(queued, workflow.row.priority.unwrap_or(limits::PRIORITY_DEFAULT));
         self.ready.insert(workflow.row.tenant, class, rank, task);
+    }
+
+    /// What a workflow's rows say that is queued or timed; none of it while the workflow is paused.
+    fn armed(&self, id: WorkflowId) -> Armed {
+        let (mut ready, mut timers) = (Vec::new(), Vec::new());
+        let Some(workflow) = self.workflows.get(&id) else {
+            return (ready, timers);
+        };
+        let open = |deadline: Option<u64>, passed: bool| deadline.filter(|_| !passed);
+        if let Some(deadline) = open(workflow.row.deadline_ms, workflow.row.deadline_passed) {
+            timers.push((deadline, Timer::WorkflowDeadline(id)));
+        }
+        for row in workflow.tasks.iter().map(|task| &task.row) {
+            let reference = (id, row.index);
+            ready.extend(row.queued_at_ms.map(|_| reference));
+            timers.extend(row.wait_until_ms.map(|until| (until, Timer::Task(reference))));
+            let deadline = open(row.deadline_ms, row.deadline_passed || row.is_ended());
+            timers.extend(deadline.map(|deadline| (deadline, Timer::TaskDeadline(reference))));
+        }
+        (ready, timers)
+    }
+
+    /// A workflow may go on: its ready tasks are queued, and its timers fire. Due times are what they were.
+    pub fn arm(&mut self, id: WorkflowId) {
+        let (ready, timers) = self.armed(id);
+        for task in ready {
+            self.enqueue(task);
+        }
+        self.timers.extend(timers);
+    }
+
+    /// A workflow is held: none of its tasks is placed, and no timer of it fires.
+    pub fn disarm(&mut self, id: WorkflowId) {
+        let (ready, timers) = self.armed(id);
+        for task in ready {
+            self.ready.remove(task);
+        }
+        for each in timers {
+            self.timers.remove(&each);
+        }
     }
 
     /// Puts an upload in, with its timer.

@@ -13,8 +13,9 @@ use super::content::segment_refusal;
 use super::uploads::Taken;
 use super::{CallRefusal, Engine, not_found, unexpected, unreadable};
 use crate::api::{
-    ArtifactBody, Backend, Caller, DefinitionView, EventView, Issue, NodeView, OutputPage, Page, PlaybookPin, Refusal,
-    Submit, SubmitReceipt, WorkflowQuery, WorkflowState, WorkflowSummary, WorkflowView,
+    ArtifactBody, Backend, Caller, DecisionRequest, DefinitionView, EventView, Issue, NodeView, OutputPage, Page,
+    PlaybookPin, Refusal, SignalReceipt, SignalRequest, Submit, SubmitReceipt, TaskState, WorkflowQuery, WorkflowState,
+    WorkflowSummary, WorkflowView,
 };
 use crate::core::commands::{self, Cancel, Drain};
 use crate::core::{Body, Rejection, Reply};
@@ -288,6 +289,38 @@ impl Backend for Engine {
             }
             Err(other) => Err(other.into()),
         }
+    }
+
+    async fn signal(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        request: SignalRequest,
+    ) -> Result<SignalReceipt, Refusal> {
+        self.give_signal(caller, workflow, request).await
+    }
+
+    async fn pause(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        interrupt: bool,
+        comment: Option<String>,
+    ) -> Result<WorkflowState, Refusal> {
+        self.pause_workflow(caller, workflow, interrupt, comment).await
+    }
+
+    async fn resume(&self, caller: Caller, workflow: WorkflowId) -> Result<WorkflowState, Refusal> {
+        self.resume_workflow(caller, workflow).await
+    }
+
+    async fn decide(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        request: DecisionRequest,
+    ) -> Result<TaskState, Refusal> {
+        self.decide_task(caller, workflow, request).await
     }
 
     async fn workflow(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WorkflowView, Refusal> {

@@ -2,7 +2,9 @@
 
 mod backend;
 mod content;
+mod decisions;
 mod node_port;
+mod pauses;
 mod results;
 mod schedules;
 mod uploads;

@@ -39,7 +39,7 @@ pub enum TaskTrigger {
     Began,
     /// The lease ended without a result: it can be leased again at once.
     Returned,
-    /// The lease was given back, and something is waited for.
+    /// It holds no lease, and something is waited for.
     Waited,
     /// A decision is asked for.
     ApprovalAsked,
@@ -49,9 +49,11 @@ pub enum TaskTrigger {
     OutputReported,
     /// The work is to be done again, with feedback.
     ReworkAsked,
+    /// A person lets it try again.
+    Retried,
     /// It was given to a person.
     Escalated,
-    /// All steps completed, its output was accepted, or what it waited for is done.
+    /// All steps completed, its output was accepted, what it waited for is done, or it was skipped or resolved without running.
     Completed,
     /// It failed for good.
     Failed,
@@ -68,11 +70,14 @@ impl Lifecycle for TaskState {
         use TaskTrigger as T;
         &[
             (S::Pending, T::Readied, S::Ready),
+            (S::Pending, T::Waited, S::Pending),
             (S::Pending, T::ApprovalAsked, S::AwaitingApproval),
+            (S::Pending, T::Escalated, S::Escalated),
             (S::Pending, T::Completed, S::Completed),
             (S::Pending, T::Failed, S::Failed),
             (S::Pending, T::Cancelled, S::Cancelled),
             (S::Ready, T::Claimed, S::Claimed),
+            (S::Ready, T::Completed, S::Completed),
             (S::Ready, T::Failed, S::Failed),
             (S::Ready, T::Cancelled, S::Cancelled),
             (S::Claimed, T::Began, S::InProgress),
@@ -89,6 +94,7 @@ impl Lifecycle for TaskState {
             (S::InProgress, T::Failed, S::Failed),
             (S::InProgress, T::Cancelled, S::Cancelled),
             (S::AwaitingApproval, T::Approved, S::Pending),
+            (S::AwaitingApproval, T::Completed, S::Completed),
             (S::AwaitingApproval, T::Escalated, S::Escalated),
             (S::AwaitingApproval, T::Failed, S::Failed),
             (S::AwaitingApproval, T::Cancelled, S::Cancelled),
@@ -97,7 +103,7 @@ impl Lifecycle for TaskState {
             (S::OutputPendingAssessment, T::Escalated, S::Escalated),
             (S::OutputPendingAssessment, T::Failed, S::Failed),
             (S::OutputPendingAssessment, T::Cancelled, S::Cancelled),
-            (S::Escalated, T::ReworkAsked, S::Pending),
+            (S::Escalated, T::Retried, S::Pending),
             (S::Escalated, T::Completed, S::Completed),
             (S::Escalated, T::Failed, S::Failed),
             (S::Escalated, T::Cancelled, S::Cancelled),

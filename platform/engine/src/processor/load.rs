@@ -10,7 +10,7 @@ use prost::Message;
 use serde_json::Map;
 
 use super::storage::{ContentError, Storage, content_owner};
-use crate::core::apply::{item_values, result_body};
+use crate::core::apply::{changes_of, item_values, result_body};
 use crate::core::mail::Mail;
 use crate::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
 use crate::core::state::{Task, Workflow};
@@ -163,7 +163,7 @@ pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Res
             format!("{} of {} task rows are there", tasks.len(), row.tasks_total),
         ));
     }
-    Ok(Some(Workflow { row, tasks, body: None }))
+    Ok(Some(Workflow::of(row, tasks)))
 }
 
 /// Opens what users wrote: definition, parameters, results of completed steps. Erased workflows stay without.
@@ -186,7 +186,16 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
     workflow.body = Some(Arc::new(
         Body::new(definition, parameters).with_uploads(&payload.uploads),
     ));
+    for signal in &workflow.row.signals {
+        let content = records.payload(signal.seq)?.as_ref().map(result_body);
+        workflow
+            .signals
+            .insert(signal.seq, Arc::new(content.unwrap_or_default()));
+    }
     for task in &mut workflow.tasks {
+        if let Some(seq) = task.row.changes_seq {
+            task.changes = records.payload(seq)?.as_ref().map(changes_of).map(Arc::new);
+        }
         for (step, result) in task.row.steps.iter().zip(&mut task.results) {
             let Some(seq) = step.result_seq else { continue };
             *result = Some(Arc::new(

@@ -221,7 +221,7 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
             let (id, name) = task(event.task);
             (
                 "task_cancel_requested",
-                json!({"task": id, "task_name": name, "grace_ms": event.grace_ms}),
+                json!({"task": id, "task_name": name, "grace_ms": event.grace_ms, "for": word(event.stop_for().as_str_name(), "STOP_FOR_")}),
             )
         }
         Kind::StepAssigned(event) => {
@@ -288,6 +288,49 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
                 json!({"task": id, "task_name": name, "tasks": items.collect::<Vec<_>>()}),
             )
         }
+        Kind::SignalReceived(event) => (
+            "signal_received",
+            json!({"name": event.name, "by": event.by.to_string()}),
+        ),
+        Kind::SignalDelivered(event) => {
+            let (id, name) = task(event.task);
+            (
+                "signal_delivered",
+                json!({"task": id, "task_name": name, "signal": event.signal_seq}),
+            )
+        }
+        Kind::WorkflowPaused(event) => (
+            "workflow_paused",
+            json!({"by": event.by.map(|by| by.to_string()), "code": event.code}),
+        ),
+        Kind::WorkflowResumed(event) => ("workflow_resumed", json!({"by": event.by.to_string()})),
+        Kind::TaskBegan(event) => {
+            let (id, name) = task(event.task);
+            (
+                "task_began",
+                json!({"task": id, "task_name": name, "deadline_ms": event.deadline_ms}),
+            )
+        }
+        Kind::DeadlinePassed(event) => {
+            let found = event.task.map(task);
+            let (id, name) = found.map_or((None, None), |(id, name)| (Some(id), Some(name)));
+            ("deadline_passed", json!({"task": id, "task_name": name}))
+        }
+        Kind::TaskDecided(event) => {
+            let (id, name) = task(event.task);
+            let decision = word(event.decision().as_str_name(), "DECISION_");
+            (
+                "task_decided",
+                json!({"task": id, "task_name": name, "decision": decision, "by": event.by.to_string(), "changed": event.changed}),
+            )
+        }
+        Kind::TaskEscalated(event) => {
+            let (id, name) = task(event.task);
+            (
+                "task_escalated",
+                json!({"task": id, "task_name": name, "code": event.code}),
+            )
+        }
         // Letters are how it is done, not what happened.
         Kind::MessageSent(_)
         | Kind::MessagesReceived(_)
@@ -329,6 +372,7 @@ fn opened(fields: &mut Map<String, Value>, payload: &Payload) {
         ("outputs", &payload.outputs_json),
         ("attrs", &payload.attrs_json),
         ("items", &payload.items_json),
+        ("changes", &payload.changes_json),
     ];
     for (name, json) in documents {
         if let Some(value) = json

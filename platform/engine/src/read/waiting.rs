@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gantry_proto::v1::WaitKind;
+
 use super::workflow::{Loaded, items_view};
-use crate::api::{Candidate, FailureView, TaskState, WaitingView};
+use crate::api::{Candidate, FailureView, PauseScope, TaskState, WaitingView};
 use crate::core::placement::{bound_to, missing};
 use crate::core::rows::NodeRow;
 use crate::core::state::TaskRef;
+use crate::spec::definition::{DecidersDef, TaskKind};
 
 /// Positions of a workflow's tasks in its partition's ready queue.
 pub(crate) type Queue = BTreeMap<TaskRef, u32>;
@@ -17,7 +20,7 @@ impl Loaded {
         self.workflow
             .tasks
             .iter()
-            .any(|task| matches!(task.row.state(), TaskState::Pending | TaskState::Ready))
+            .any(|task| task.row.holder.is_none() && !task.row.is_ended())
     }
 
     /// Says of each waiting task why it waits.
@@ -25,9 +28,10 @@ impl Loaded {
         for index in 0..self.workflow.tasks.len() {
             let row = &self.workflow.tasks[index].row;
             let waiting = match row.state() {
-                TaskState::Pending => Some(self.pending(index)),
+                TaskState::Ready if self.view.paused.is_some() => self.paused(),
                 TaskState::Ready => Some(self.placement(index, offers, queue, degraded)),
-                _ => None,
+                _ if row.holder.is_some() || row.is_ended() => None,
+                _ => self.waits_for(index),
             };
             self.view.tasks[index].waiting = waiting;
         }
@@ -45,9 +49,6 @@ impl Loaded {
                 total: items.total,
             };
         }
-        if let Some(until_ms) = row.wait_until_ms {
-            return WaitingView::RetryBackoff { until_ms };
-        }
         match row.origin {
             // Its needs have ended, or it would not be there.
             Some(origin) => {
@@ -59,6 +60,82 @@ impl Loaded {
             }
             None => self.needs(index),
         }
+    }
+
+    /// What a task waits for that no node could give it.
+    fn waits_for(&self, index: usize) -> Option<WaitingView> {
+        let row = &self.workflow.tasks[index].row;
+        let kind = row.wait_kind.and_then(|kind| WaitKind::try_from(kind).ok());
+        let definition = self.workflow.definition(index).map(|(_, definition)| &definition.kind);
+        let said = || self.reasons.get(&index).cloned().unwrap_or_default();
+        match (kind, definition) {
+            (Some(WaitKind::Exhausted), _) => {
+                let steps = &self.view.tasks[index].steps;
+                let current = row.current().and_then(|(current, _)| steps.get(current));
+                let last = current.and_then(|step| step.attempts.last());
+                let code = last.and_then(|last| last.failure.as_ref().map(|failure| failure.code.clone()));
+                Some(WaitingView::Exhausted {
+                    failure: FailureView {
+                        code: code.unwrap_or_default(),
+                        message: said(),
+                        hint: None,
+                    },
+                })
+            }
+            (None, _) => match &row.escalated {
+                Some(code) => Some(WaitingView::Escalated {
+                    failure: FailureView {
+                        code: code.clone(),
+                        message: said(),
+                        hint: None,
+                    },
+                }),
+                None => Some(match (self.pending(index), self.paused()) {
+                    (WaitingView::Needs { tasks }, Some(paused)) if tasks.is_empty() => paused,
+                    (needs, _) => needs,
+                }),
+            },
+            (Some(WaitKind::Child | WaitKind::Items), _) => Some(self.pending(index)),
+            (Some(WaitKind::Sleep), _) => Some(WaitingView::Sleep {
+                until_ms: row.wait_until_ms.unwrap_or_default(),
+            }),
+            (Some(WaitKind::Signal), definition) => Some(WaitingView::Signal {
+                name: match definition {
+                    Some(TaskKind::Signal(signal)) => signal.name.clone(),
+                    _ => String::new(),
+                },
+                until_ms: row.wait_until_ms,
+            }),
+            (Some(WaitKind::Approval), definition) => {
+                let by = match definition {
+                    Some(TaskKind::Approval(approval)) => approval.by.clone(),
+                    _ => DecidersDef::default(),
+                };
+                Some(WaitingView::Approval {
+                    message: said(),
+                    scopes: by.scopes,
+                    keys: by.keys,
+                    until_ms: row.wait_until_ms,
+                })
+            }
+            (Some(WaitKind::RetryBackoff | WaitKind::NodeRefused | WaitKind::Infrastructure), _) => {
+                let steps = &self.view.tasks[index].steps;
+                let current = row.current().and_then(|(current, _)| steps.get(current));
+                let last = current.and_then(|step| step.attempts.last());
+                Some(WaitingView::RetryBackoff {
+                    until_ms: row.wait_until_ms.unwrap_or_default(),
+                    attempt: last.map_or(1, |last| last.attempt + 1),
+                    failure: last.and_then(|last| last.failure.clone()),
+                })
+            }
+        }
+    }
+
+    fn paused(&self) -> Option<WaitingView> {
+        self.view.paused.clone().map(|pause| WaitingView::Paused {
+            scope: PauseScope::Workflow,
+            pause,
+        })
     }
 
     fn needs(&self, index: usize) -> WaitingView {

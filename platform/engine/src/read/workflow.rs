@@ -1,5 +1,7 @@
 //! One workflow, with tasks, steps and attempts.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use gantry_journal::keys;
 use gantry_journal::{Direction, SealError};
@@ -9,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::content;
 use crate::api::{
-    ArtifactView, AttemptView, FailureView, ItemsView, LineageView, Refusal, RefusedView, StepState, StepView,
-    TaskState, TaskView, WorkflowSummary, WorkflowView,
+    ArtifactView, AttemptView, DecisionView, FailureView, ItemsView, LineageView, PauseView, Refusal, RefusedView,
+    StepState, StepView, TaskState, TaskView, WorkflowSummary, WorkflowView,
 };
 use crate::core::flow::describe;
 use crate::core::plan;
@@ -23,6 +25,8 @@ use crate::processor::storage::{ContentError, Storage};
 /// A workflow with its view; what only memory knows is filled in afterwards.
 pub(crate) struct Loaded {
     pub(super) workflow: Workflow,
+    /// What tasks wait for, in words, where a record says so; by position.
+    pub(super) reasons: BTreeMap<usize, String>,
     /// The view.
     pub(crate) view: WorkflowView,
 }
@@ -113,8 +117,14 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
     let mut records = Records::new(storage, id.partition());
     open_body(&mut workflow, &mut records).map_err(content)?;
     let mut tasks = Vec::with_capacity(workflow.tasks.len());
+    let mut reasons = BTreeMap::new();
     for (index, task) in workflow.tasks.iter().enumerate() {
         tasks.push(task_view(&workflow, index, task, &mut records)?);
+        if !task.row.is_ended()
+            && let Some(said) = payload(&mut records, task.row.wait_seq)?.and_then(|payload| payload.message)
+        {
+            reasons.insert(index, said);
+        }
     }
     let row = &workflow.row;
     let end = payload(&mut records, row.end_seq.filter(|_| row.end_code.is_none()))?;
@@ -134,10 +144,23 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
             .iter()
             .map(|label| (label.key.clone(), label.value.clone()))
             .collect(),
+        deadline_ms: row.deadline_ms,
+        paused: match &row.paused {
+            None => None,
+            Some(pause) => Some(PauseView {
+                by: pause.by.map(|by| by.to_string()),
+                since_ms: pause.at_ms,
+                why: payload(&mut records, Some(pause.seq))?.and_then(|payload| payload.message),
+            }),
+        },
         tasks,
         position,
     };
-    Ok(Some(Loaded { workflow, view }))
+    Ok(Some(Loaded {
+        workflow,
+        reasons,
+        view,
+    }))
 }
 
 fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Records<'_>) -> Result<TaskView, Refusal> {
@@ -179,15 +202,33 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
             key,
         });
     }
-    let end = if row.end_code.is_some() {
+    let completed = row.state() == TaskState::Completed;
+    let end_code = row.end_code.as_ref().filter(|_| !completed);
+    let end = if end_code.is_some() {
         payload(records, row.end_seq)?
     } else {
         None
+    };
+    let decision = match &row.decision {
+        None => None,
+        Some(made) => Some(DecisionView {
+            decision: made
+                .decision()
+                .as_str_name()
+                .trim_start_matches("DECISION_")
+                .to_ascii_lowercase(),
+            by: made.by.to_string(),
+            at_ms: made.at_ms,
+            comment: payload(records, Some(made.seq))?.and_then(|payload| payload.message),
+        }),
     };
     Ok(TaskView {
         id: row.id,
         name: row.name.clone(),
         state: row.state(),
+        kind: definition.map_or("steps", |task| task.kind.text()).to_owned(),
+        outcome: row.end_code.clone().filter(|_| completed),
+        deadline_ms: row.deadline_ms,
         needs: definition.map(|task| task.needs.clone()).unwrap_or_default(),
         waiting: None,
         refused: refused(row, records)?,
@@ -196,7 +237,6 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         ready_at_ms: row.ready_at_ms,
         started_at_ms: row.started_at_ms,
         ended_at_ms: row.ended_at_ms,
-        failure: failure(row.end_code.as_ref(), end.as_ref(), || title(row.end_code.as_ref())),
         child: row.child,
         items: row.fan_seq.map(|_| items_view(workflow, row.index)),
         item_of: row
@@ -205,6 +245,9 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
             .map(|parent| parent.row.id),
         item_index: row.item,
         item: plan::item(workflow, task).cloned(),
+        failure: failure(end_code, end.as_ref(), || title(end_code)),
+        decision,
+        outputs: task.result.as_ref().map(|result| Value::Object(result.outputs.clone())),
         steps,
     })
 }

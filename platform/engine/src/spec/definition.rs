@@ -25,6 +25,9 @@ pub struct Definition {
     /// What a failed task does to the rest.
     #[serde(default)]
     pub on_task_failure: FailurePolicy,
+    /// Longest time from submission to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// What a failed task does to tasks that do not need it. Tasks that need it (directly or not) never run.
@@ -53,6 +56,12 @@ pub struct TaskDef {
     /// Once for each item of a list, instead of once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_each: Option<FanOutDef>,
+    /// A condition (CEL); when it is false as the task would begin, the task is skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Longest time from when it could begin to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     /// In order; at least one with [`TaskKind::Steps`]. Keys are unique in the task.
     #[serde(default)]
     pub steps: Vec<StepDef>,
@@ -76,6 +85,12 @@ pub enum TaskKind {
     Steps,
     /// Another workflow, in a partition of its own.
     Workflow(Box<ChildDef>),
+    /// Waits for a time.
+    Sleep(SleepDef),
+    /// Waits for a signal, whose payload becomes its outputs.
+    Signal(SignalDef),
+    /// Waits for a decision.
+    Approval(ApprovalDef),
 }
 
 impl TaskKind {
@@ -84,6 +99,106 @@ impl TaskKind {
     pub const fn is_steps(&self) -> bool {
         matches!(self, Self::Steps)
     }
+
+    /// The key of a definition that makes a task this.
+    #[must_use]
+    pub const fn text(&self) -> &'static str {
+        match self {
+            Self::Steps => "steps",
+            Self::Workflow(_) => "workflow",
+            Self::Sleep(_) => "sleep",
+            Self::Signal(_) => "signal",
+            Self::Approval(_) => "approval",
+        }
+    }
+}
+
+/// How long a sleeping task sleeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SleepDef {
+    /// So long, from when it begins.
+    ForMs(u64),
+    /// Until a time (template, RFC 3339 when rendered).
+    Until(String),
+}
+
+/// What a task waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalDef {
+    /// Name of the signal.
+    pub name: String,
+    /// Longest wait; none: as long as it takes.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// What happens then.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+}
+
+/// What happens when a signal does not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    /// The task fails.
+    #[default]
+    Fail,
+    /// The task completes without outputs.
+    Continue,
+    /// The task is given to a person.
+    Escalate,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalDef {
+    /// The question (template).
+    pub message: String,
+    /// Longest wait; none: as long as it takes.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// What happens then.
+    #[serde(default)]
+    pub on_deadline: OnApprovalDeadline,
+    /// Who may decide.
+    #[serde(default)]
+    pub by: DecidersDef,
+}
+
+/// What happens when nobody decides in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnApprovalDeadline {
+    /// The task completes, as if approved.
+    Approve,
+    /// The task fails, as if rejected.
+    Reject,
+    /// The task fails.
+    #[default]
+    Fail,
+    /// The task is given to a person.
+    Escalate,
+}
+
+/// Who may decide; both lists empty: every key that may operate. A key that is in either list may.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DecidersDef {
+    /// Scopes of keys.
+    #[serde(default)]
+    pub scopes: Vec<DeciderScope>,
+    /// Ids of keys, `key_...`.
+    #[serde(default)]
+    pub keys: Vec<String>,
+}
+
+/// A scope of a key that may decide at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeciderScope {
+    /// Keys that may operate.
+    Operate,
+    /// Keys that administer.
+    Admin,
 }
 
 /// A workflow that a task starts.
@@ -212,8 +327,28 @@ pub enum RunDef {
 }
 
 /// Retry of a step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RetryDef {
+    /// For failures that have no rule of their own.
+    #[serde(flatten)]
+    pub rule: RetryRule,
+    /// Rules of single classes; none: failures of the class are not tried again.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub on: IndexMap<RetryClass, Option<RetryRule>>,
+    /// Exit codes that are tried again; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_codes: Option<Vec<i32>>,
+    /// From the first attempt on: none begins later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// What happens when no attempt follows.
+    #[serde(default, skip_serializing_if = "Exhausted::is_fail")]
+    pub exhausted: Exhausted,
+}
+
+/// How often and how fast a failed step is tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryRule {
     /// Attempts in all, 1 or more. Attempts lost to infrastructure do not count.
     pub attempts: u32,
     /// Before the second attempt.
@@ -222,16 +357,63 @@ pub struct RetryDef {
     pub factor: f64,
     /// Longest back-off.
     pub max_backoff_ms: u64,
+    /// Part of a back-off that may be taken off by chance, 0 to 1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub jitter: f64,
 }
 
-impl Default for RetryDef {
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+impl Default for RetryRule {
     fn default() -> Self {
         Self {
             attempts: 1,
             backoff_ms: 1_000,
             factor: 2.0,
             max_backoff_ms: 60_000,
+            jitter: 0.0,
         }
+    }
+}
+
+/// How an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryClass {
+    /// The command ended with another exit code than 0.
+    Exit,
+    /// The command was ended by a signal.
+    Signal,
+    /// It ran longer than its timeout.
+    Timeout,
+    /// It ran out of memory.
+    Oom,
+    /// It printed too much.
+    OutputLimit,
+    /// Its outputs or artifacts are not as declared.
+    Contract,
+    /// It could not be started as asked.
+    Invalid,
+}
+
+/// What happens when a step failed and no attempt follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Exhausted {
+    /// The task fails.
+    #[default]
+    Fail,
+    /// The workflow is paused; when it is resumed, the step has a new budget.
+    Pause,
+    /// The task is given to a person.
+    Escalate,
+}
+
+impl Exhausted {
+    const fn is_fail(&self) -> bool {
+        matches!(self, Self::Fail)
     }
 }
 

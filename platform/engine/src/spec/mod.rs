@@ -5,6 +5,7 @@
 //! line and column.
 
 mod compile;
+pub(crate) mod condition;
 pub mod definition;
 mod document;
 mod issues;
@@ -17,6 +18,7 @@ mod uploads;
 
 pub use compile::{Compiled, compile};
 pub use parameters::check_parameters;
+pub(crate) use scalars::{env_name, time_ms};
 pub use shape::schema;
 pub use template::{RenderError, fill, render};
 pub use uploads::{upload_of, uploads};

@@ -59,6 +59,18 @@ fn millis(number: f64, unit: f64) -> Option<u64> {
     (value.is_finite() && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
 }
 
+/// Milliseconds since 1970 of a time as RFC 3339 writes it.
+pub(crate) fn time_ms(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "`{}` is no time; write it as RFC 3339 does: 2030-01-31T08:00:00Z",
+            shortened(text.trim())
+        )
+    };
+    let time: jiff::Timestamp = text.trim().parse().map_err(|_| wrong())?;
+    u64::try_from(time.as_millisecond()).map_err(|_| format!("`{}` lies before 1970", shortened(text.trim())))
+}
+
 /// Bytes of a size.
 pub(super) fn size_bytes(value: &Size) -> Result<u64, String> {
     static SIZE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(\d{1,15}(?:\.\d{1,6})?) ?(B|[KMGT]i?B?|[kmgt]i?b?)?$"));
@@ -148,7 +160,7 @@ pub(super) fn identifier(text: &str) -> Result<(), String> {
 }
 
 /// The name of an environment variable that a step may set.
-pub(super) fn env_name(text: &str) -> Result<(), String> {
+pub(crate) fn env_name(text: &str) -> Result<(), String> {
     identifier(text)?;
     if text.starts_with("GANTRY_") || text == "TRACEPARENT" {
         return Err(format!("`{text}` is set by Gantry itself; choose another name"));

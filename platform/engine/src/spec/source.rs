@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::definition::{FailurePolicy, ItemFailure, RunOn};
+use super::definition::{DeciderScope, Exhausted, FailurePolicy, ItemFailure, OnApprovalDeadline, OnTimeout, RunOn};
 
 /// A Gantry workflow: tasks that run durably, each step in a fresh sandbox.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -36,6 +36,9 @@ pub(super) struct WorkflowSource {
     /// How soon its tasks get nodes among those of the same tenant: 0 (last) to 9, 4 when absent. Waiting half a minute outweighs one level.
     #[serde(default)]
     pub(super) priority: Option<u64>,
+    /// Longest time from submission to the end, waits included.
+    #[serde(default)]
+    pub(super) deadline: Option<Duration>,
     /// Tasks by name, at least one. Tasks that do not need each other run in parallel.
     #[schemars(with = "BTreeMap<String, TaskSource>")]
     pub(super) tasks: IndexMap<String, TaskSource>,
@@ -110,6 +113,22 @@ pub(super) struct TaskSource {
     /// With `for_each`: failed items that do not fail the task, as a number or as a percentage; none when absent.
     #[serde(default)]
     pub(super) tolerated_failures: Option<ToleratedSource>,
+    /// A condition (CEL) over `params`, `tasks` and `workflow`: when it is false as the task would begin, the task is skipped, and those that need it run.
+    #[serde(default)]
+    #[schemars(example = example_condition())]
+    pub(super) when: Option<String>,
+    /// Longest time from when the task could begin to its end, waits included.
+    #[serde(default)]
+    pub(super) deadline: Option<Duration>,
+    /// Instead of steps: wait for a time. Holds no sandbox.
+    #[serde(default)]
+    pub(super) sleep: Option<SleepSource>,
+    /// Instead of steps: wait for a signal; its payload becomes the outputs.
+    #[serde(default)]
+    pub(super) signal: Option<SignalSource>,
+    /// Instead of steps: wait for a decision.
+    #[serde(default)]
+    pub(super) approval: Option<ApprovalSource>,
     /// The tree that the steps work on; empty when absent.
     #[serde(default)]
     pub(super) workspace: Option<WorkspaceSource>,
@@ -193,6 +212,68 @@ pub(super) enum ToleratedSource {
     Items(u64),
     /// So many of a hundred.
     Percent(String),
+}
+
+/// How long to wait: a span of time, or a time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = "10m")]
+pub(super) enum SleepSource {
+    /// From when the task begins.
+    For(Duration),
+    /// Until a time.
+    Until(SleepFields),
+}
+
+/// Until when to wait.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SleepFields {
+    /// A time as RFC 3339 writes it (template): 2030-01-31T08:00:00Z.
+    pub(super) until: String,
+}
+
+/// A signal to wait for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignalSource {
+    /// Its name. Signals that come early are kept, and each goes to one task.
+    pub(super) name: String,
+    /// Longest wait; no limit when absent.
+    #[serde(default)]
+    pub(super) timeout: Option<Duration>,
+    /// What happens then: the task fails, goes on without outputs, or is given to a person.
+    #[serde(default)]
+    pub(super) on_timeout: Option<OnTimeout>,
+}
+
+/// A decision to wait for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApprovalSource {
+    /// What is asked (template).
+    pub(super) message: String,
+    /// Longest wait; no limit when absent.
+    #[serde(default)]
+    pub(super) deadline: Option<Duration>,
+    /// What happens then: `fail` when absent.
+    #[serde(default)]
+    pub(super) on_deadline: Option<OnApprovalDeadline>,
+    /// Who may decide; every key that may operate, when absent.
+    #[serde(default)]
+    pub(super) by: Option<DecidersSource>,
+}
+
+/// Who may decide: keys that are named here, or have a scope that is.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DecidersSource {
+    /// Scopes.
+    #[serde(default)]
+    pub(super) scopes: Vec<DeciderScope>,
+    /// Ids of keys, `key_...`.
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
 }
 
 /// One command in a fresh sandbox. Once its completion is journaled it is never executed again.
@@ -339,7 +420,7 @@ pub(super) enum RetrySource {
     /// Attempts in all.
     Attempts(u64),
     /// Everything.
-    Full(RetryFields),
+    Full(Box<RetryFields>),
 }
 
 /// Retry after a failed attempt. Attempts that infrastructure lost do not count.
@@ -357,6 +438,79 @@ pub(super) struct RetryFields {
     /// Longest wait; 1 min when absent.
     #[serde(default)]
     pub(super) max_backoff: Option<Duration>,
+    /// Part of a wait that may be taken off by chance, 0 to 1; 0 when absent.
+    #[serde(default)]
+    pub(super) jitter: Option<f64>,
+    /// No attempt begins later than this after the first.
+    #[serde(default)]
+    pub(super) max_age: Option<Duration>,
+    /// Rules by how the attempt failed.
+    #[serde(default)]
+    pub(super) on: RetryOnSource,
+    /// What happens when no attempt follows: `fail` when absent.
+    #[serde(default)]
+    pub(super) exhausted: Option<Exhausted>,
+}
+
+/// Rules by how an attempt failed. A class with a rule of its own is counted by itself.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryOnSource {
+    /// Only these exit codes are tried again.
+    #[serde(default)]
+    pub(super) exit_codes: Option<Vec<i64>>,
+    /// Another exit code than 0.
+    #[serde(default)]
+    pub(super) exit: Option<RetryRuleSource>,
+    /// Ended by a signal.
+    #[serde(default)]
+    pub(super) signal: Option<RetryRuleSource>,
+    /// Longer than its timeout.
+    #[serde(default)]
+    pub(super) timeout: Option<RetryRuleSource>,
+    /// Out of memory.
+    #[serde(default)]
+    pub(super) oom: Option<RetryRuleSource>,
+    /// Printed too much.
+    #[serde(default)]
+    pub(super) output_limit: Option<RetryRuleSource>,
+    /// Outputs or artifacts not as declared.
+    #[serde(default)]
+    pub(super) contract: Option<RetryRuleSource>,
+    /// Could not be started as asked.
+    #[serde(default)]
+    pub(super) invalid: Option<RetryRuleSource>,
+}
+
+/// `false`: not tried again. A map: what differs from the rule of the other failures.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RetryRuleSource {
+    /// Whether it is tried again.
+    Whether(bool),
+    /// A rule.
+    Rule(RetryRuleFields),
+}
+
+/// What differs from the rule of the other failures.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryRuleFields {
+    /// Attempts of this class in all.
+    #[serde(default)]
+    pub(super) attempts: Option<u64>,
+    /// Wait before the next one.
+    #[serde(default)]
+    pub(super) backoff: Option<Duration>,
+    /// Factor from one wait to the next.
+    #[serde(default)]
+    pub(super) factor: Option<f64>,
+    /// Longest wait.
+    #[serde(default)]
+    pub(super) max_backoff: Option<Duration>,
+    /// Part of a wait that may be taken off by chance.
+    #[serde(default)]
+    pub(super) jitter: Option<f64>,
 }
 
 /// A class or exact sizes.
@@ -512,6 +666,10 @@ fn example() -> Value {
         "parameters": { "who": { "type": "string", "default": "world" } },
         "tasks": { "greet": { "run": "echo \"Hello, $WHO\"", "env": { "WHO": "{{ params.who }}" } } }
     })
+}
+
+fn example_condition() -> Value {
+    Value::from("params.deploy && tasks.test.outputs.coverage > 80")
 }
 
 fn example_script() -> Value {

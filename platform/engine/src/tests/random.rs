@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use gantry_proto::v1::{Assignment, EndCause};
 use gantry_proto::{NodeId, TaskId, WorkflowId};
 
+use super::pauses::{pause, resume};
 use super::table::{Fate, Table, cancel, dropped, failed, lost, reconcile, refuse, submission};
+use super::waits::{decision, retry, signal};
 use super::world::{candidate, ended, node_id, with_outputs};
-use crate::api::{Candidate, Order, StepState, TaskState, Verdict};
+use crate::api::{Candidate, Order, StepState, TaskDecision, TaskState, Verdict, WorkflowState};
 use crate::core::commands::{LeaseExpired, StepFinished, StepStarted, TimerDue};
+use crate::core::state::Timer;
 use crate::core::{Command, Reply};
 
 const SEEDS: u64 = 24;
@@ -23,6 +26,8 @@ const DEFINITIONS: &[&str] = &[
     "{name: retry, tasks: {t: {steps: [{run: 'true', retry: {attempts: 3, backoff: 1s}}, {run: 'true'}]}}}",
     "{name: diamond, tasks: {a: {steps: [{run: 'true'}]}, b: {needs: [a], steps: [{run: 'true'}]}, c: {needs: [a], steps: [{run: 'true'}]}, d: {needs: [b, c], run_on: always, steps: [{run: 'true'}]}}}",
     "{name: go-on, on_task_failure: continue, tasks: {a: {steps: [{run: 'true'}]}, b: {steps: [{run: 'true'}]}, c: {needs: [b], steps: [{run: 'true'}, {run: 'echo {{ steps[\"step-1\"].outputs.n }}'}]}}}",
+    "{name: waits, tasks: {n: {sleep: 2s}, s: {needs: n, signal: {name: go, timeout: 20s, on_timeout: continue}}, a: {needs: s, approval: {message: ok, deadline: 20s, on_deadline: approve}}, z: {needs: a, when: \"tasks.s.code != 'timed_out'\", steps: [{run: 'true', retry: {attempts: 2, backoff: 1s, jitter: 0.5, exhausted: escalate}}]}}}",
+    "{name: late, deadline: 60s, tasks: {a: {steps: [{run: 'true', retry: {attempts: 2, backoff: 1s, exhausted: pause}}]}, b: {needs: a, deadline: 10s, steps: [{run: 'true'}, {run: 'true'}]}, e: {signal: {name: go, timeout: 3s, on_timeout: escalate}}}}",
     "{name: hand, tasks: {a: {steps: [{run: 'true'}]}, b: {needs: [a], workspace: {from: a}, steps: [{run: 'true'}, {run: 'true'}]}}}",
     "{name: items, tasks: {a: {for_each: [1, 2, 3], max_parallel: 2, run: 'echo {{ item }}', retry: 2, tolerated_failures: 1}, b: {needs: a, run: 'echo {{ tasks.a.items[2].state }}'}}}",
 ];
@@ -107,7 +112,7 @@ impl Walk {
 
     fn command(&mut self) -> Option<(Command, About)> {
         let plain = |command: Command| Some((command, None));
-        match self.dice.below(14) {
+        match self.dice.below(18) {
             0 | 1 => plain(submission(self.dice.pick(DEFINITIONS)?).into()),
             2..=5 => {
                 let held = self.dice.pick(&self.held)?;
@@ -169,6 +174,33 @@ impl Walk {
                 self.table.now_ms += 500 * self.dice.below(8) as u64;
                 plain(TimerDue.into())
             }
+            13 => {
+                let chosen = self.dice.pick(&self.workflows)?;
+                let id = self.dice.chance(50).then(|| u8::try_from(self.dice.below(4)).unwrap());
+                plain(signal(chosen, "go", id, &serde_json::json!({"n": 1})).into())
+            }
+            14 => {
+                let chosen = self.dice.pick(&self.workflows)?;
+                let task = self.dice.pick(&["a", "b", "e", "n", "s", "t", "z"])?;
+                let what = self.dice.pick(&[
+                    TaskDecision::Approve,
+                    TaskDecision::Reject,
+                    TaskDecision::Skip,
+                    TaskDecision::Fail,
+                    TaskDecision::Resolve {
+                        outputs: serde_json::Map::new(),
+                    },
+                    retry(),
+                    retry(),
+                ])?;
+                plain(decision(chosen, task, what).into())
+            }
+            15 => {
+                let chosen = self.dice.pick(&self.workflows)?;
+                let interrupt = self.dice.chance(50);
+                self.dice.chance(50).then(|| (pause(chosen, interrupt).into(), None))
+            }
+            16 => plain(resume(self.dice.pick(&self.workflows)?).into()),
             _ => {
                 let node = node_id(1 + self.dice.next() % NODES);
                 let known = self.held.iter().filter(|(holder, _)| *holder == node);
@@ -266,6 +298,19 @@ impl Walk {
     }
 
     fn check(&self) {
+        let state = &self.table.state;
+        for (_, timer) in &state.timers {
+            if let Timer::Task((id, _)) | Timer::TaskDeadline((id, _)) | Timer::WorkflowDeadline(id) = timer {
+                assert!(!state.is_paused(*id), "a timer of a held workflow would fire");
+            }
+        }
+        for workflow in state.workflows.values() {
+            for task in &workflow.tasks {
+                let queued = state.ready.position((workflow.row.id, task.row.index)).is_some();
+                let wanted = task.row.state() == TaskState::Ready && !state.is_paused(workflow.row.id);
+                assert_eq!(queued, wanted, "what is ready is queued, unless its workflow is held");
+            }
+        }
         for workflow in self.table.state.workflows.values() {
             for task in &workflow.tasks {
                 let row = &task.row;
@@ -328,6 +373,13 @@ impl Walk {
                     }
                     .into(),
                 );
+            }
+            for workflow in self.table.state.workflows.values() {
+                let id = workflow.row.id;
+                commands.extend((workflow.row.state() == WorkflowState::Paused).then(|| resume(id).into()));
+                let given = workflow.tasks.iter().map(|task| &task.row);
+                let given = given.filter(|row| row.state() == TaskState::Escalated);
+                commands.extend(given.map(|row| decision(id, &row.name, TaskDecision::Skip).into()));
             }
             // What the nodes do not hold, they say they do not hold.
             commands.extend((1..=NODES).map(|number| reconcile(node_id(number), Vec::new()).into()));

@@ -247,14 +247,16 @@ impl Table {
 pub(super) fn submission(source: &str) -> Submit {
     let compiled = crate::spec::compile(source.as_bytes()).unwrap();
     let json = serde_json::to_vec(&compiled.definition).unwrap();
+    let parameters = crate::spec::check_parameters(&compiled.definition, serde_json::Map::new()).unwrap_or_default();
+    let parameters_json = serde_json::to_vec(&parameters).unwrap();
     Submit {
         tenant: tenant(),
         by: PrincipalId::new(1, PartitionId::default(), 8),
         digest: Bytes::copy_from_slice(&compiled.digest),
-        body: Arc::new(Body::new(compiled.definition, serde_json::Map::new())),
+        body: Arc::new(Body::new(compiled.definition, parameters)),
         payload: Payload {
             definition_json: Some(json.into()),
-            parameters_json: Some(Bytes::from_static(b"{}")),
+            parameters_json: Some(parameters_json.into()),
             source: Some(Bytes::copy_from_slice(source.as_bytes())),
             ..Payload::default()
         },

@@ -2,6 +2,7 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod backup;
+pub(crate) mod decisions;
 pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod keys;

@@ -1,6 +1,7 @@
 //! The list of everything that can be reached, one file for each kind of resource. Nothing else is.
 
 mod backup;
+mod decisions;
 mod keys;
 mod nodes;
 mod playbooks;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Operation> {
     [
         workflows::operations(),
         tasks::operations(),
+        decisions::operations(),
         playbooks::operations(),
         uploads::operations(),
         schedules::operations(),

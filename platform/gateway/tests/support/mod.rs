@@ -120,6 +120,11 @@ impl Script {
             id: self.task,
             name: "build".into(),
             state: TaskState::InProgress,
+            kind: "steps".into(),
+            deadline_ms: None,
+            outcome: None,
+            decision: None,
+            outputs: None,
             needs: Vec::new(),
             waiting: None,
             refused: None,
@@ -154,6 +159,8 @@ impl Script {
             parameters: json!({}),
             outputs: json!({}),
             labels: Default::default(),
+            deadline_ms: None,
+            paused: None,
             tasks: vec![task],
             position: self.records.last().map_or(0, |record| record.position),
         }
@@ -328,6 +335,47 @@ impl Backend for Engine {
             workflow: script.workflow,
             replayed,
         })
+    }
+
+    async fn signal(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        request: SignalRequest,
+    ) -> Result<SignalReceipt, Refusal> {
+        self.0.lock().check(caller.tenant, workflow)?;
+        Ok(SignalReceipt {
+            duplicate: request.id.is_some(),
+        })
+    }
+
+    async fn pause(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        _: bool,
+        _: Option<String>,
+    ) -> Result<WorkflowState, Refusal> {
+        self.0.lock().check(caller.tenant, workflow)?;
+        Ok(WorkflowState::Paused)
+    }
+
+    async fn resume(&self, caller: Caller, workflow: WorkflowId) -> Result<WorkflowState, Refusal> {
+        self.0.lock().check(caller.tenant, workflow)?;
+        Ok(WorkflowState::Active)
+    }
+
+    async fn decide(
+        &self,
+        caller: Caller,
+        workflow: WorkflowId,
+        request: DecisionRequest,
+    ) -> Result<TaskState, Refusal> {
+        self.0.lock().check(caller.tenant, workflow)?;
+        match request.task.as_str() {
+            "build" => Ok(TaskState::Completed),
+            _ => Err(Refusal::new(ErrorCode::DecisionForbidden, "others decide")),
+        }
     }
 
     async fn validate(&self, source: Bytes, _: Option<serde_json::Map<String, Value>>) -> Result<(), Refusal> {

@@ -1,11 +1,14 @@
 //! `apply(state, event)`: the one place where state changes. Needs no payload for anything that control depends on.
 
 mod child;
+mod decision;
 mod items;
 mod keep;
 mod mail;
 mod node;
+mod pause;
 mod schedule;
+mod signal;
 mod step;
 mod task;
 mod upload;
@@ -15,13 +18,17 @@ use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, Payload};
 use gantry_proto::{TenantId, WorkflowId};
 
+pub(crate) use decision::changes_of;
 pub(crate) use items::item_values;
 pub(crate) use step::result_body;
 
 use self::child::{child_ended, child_requested};
+use self::decision::{task_decided, task_escalated};
 use self::items::task_fanned_out;
 use self::mail::{message_sent, messages_acknowledged, messages_received};
 use self::node::{node_changed, node_registered};
+use self::pause::{deadline_passed, task_began, workflow_paused, workflow_resumed};
+use self::signal::{signal_delivered, signal_received};
 use self::step::{step_assigned, step_ended, step_running};
 use self::task::{lease_ended, task, task_claimed, task_ended, task_readied, task_waiting};
 use self::workflow::{change_workflow, submitted, workflow, workflow_ended};
@@ -108,11 +115,12 @@ pub fn apply(
         Kind::TaskReadied(event) => task_readied(state, place, event.task),
         Kind::TaskClaimed(event) => task_claimed(state, place, event),
         Kind::TaskWaiting(event) => task_waiting(state, place, event),
-        Kind::TaskEnded(event) => task_ended(state, place, event),
+        Kind::TaskEnded(event) => task_ended(state, place, event, payload),
         Kind::LeaseEnded(event) => lease_ended(state, place, event),
         Kind::TaskCancelRequested(event) => {
             let (_, task) = task(state, place, event.task)?;
             task.row.cancel_grace_ms = Some(event.grace_ms);
+            task.row.stop_for = Some(event.stop_for.unwrap_or(v1::StopFor::End.into()));
             Ok(())
         }
         Kind::StepAssigned(event) => step_assigned(state, place, event),
@@ -122,6 +130,14 @@ pub fn apply(
         Kind::WorkflowReleased(_) => keep::released(state, place),
         Kind::WorkflowErased(event) => keep::erased(state, place, event),
         Kind::WorkflowRemoved(event) => keep::removed(state, place, event),
+        Kind::SignalReceived(event) => signal_received(state, place, event, payload),
+        Kind::SignalDelivered(event) => signal_delivered(state, place, event),
+        Kind::WorkflowPaused(event) => workflow_paused(state, place, event),
+        Kind::WorkflowResumed(_) => workflow_resumed(state, place),
+        Kind::TaskBegan(event) => task_began(state, place, event),
+        Kind::DeadlinePassed(event) => deadline_passed(state, place, event),
+        Kind::TaskDecided(event) => task_decided(state, place, event, payload),
+        Kind::TaskEscalated(event) => task_escalated(state, place, event),
         Kind::NodeRegistered(event) => {
             node_registered(state, place, event);
             Ok(())

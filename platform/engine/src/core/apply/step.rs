@@ -43,6 +43,7 @@ pub(super) fn step_assigned(
         fence: event.fence,
         node: holder,
         assigned_at_ms: place.at_ms,
+        epoch: task.row.epoch,
         ..AttemptRow::default()
     };
     attempt.set_state(StepState::Assigned);

@@ -1,8 +1,11 @@
 //! Records about a task and its lease.
 
-use gantry_proto::v1::{self, LeaseEnd, TaskEnd};
+use std::sync::Arc;
+
+use gantry_proto::v1::{self, LeaseEnd, Payload, TaskEnd};
 use gantry_proto::{NodeId, TaskId};
 
+use super::step::result_body;
 use super::workflow::workflow;
 use super::{ApplyError, Place, end};
 use crate::api::StepState;
@@ -50,12 +53,12 @@ pub(super) fn task_readied(state: &mut PartitionState, place: Place, id: TaskId)
     change_task(&mut task.row, by)?;
     task.row.ready_at_ms.get_or_insert(place.at_ms);
     task.row.queued_at_ms = Some(place.at_ms);
-    task.row.wait_kind = None;
-    let waited = task.row.wait_until_ms.take();
-    if let Some(until) = waited {
-        state.timers.remove(&(until, Timer::Task(reference)));
+    // Whatever its running step was asked to end for has come.
+    (task.row.cancel_grace_ms, task.row.stop_for) = (None, None);
+    waited(state, reference);
+    if !state.is_paused(reference.0) {
+        state.enqueue(reference);
     }
-    state.enqueue(reference);
     Ok(())
 }
 
@@ -70,7 +73,18 @@ pub(super) fn unqueue(state: &mut PartitionState, reference: TaskRef) {
     if task.row.queued_at_ms.take().is_some() {
         state.ready.remove(reference);
     }
+    waited(state, reference);
+}
+
+/// Whatever the task waited for, it waits no more.
+pub(super) fn waited(state: &mut PartitionState, reference: TaskRef) {
+    let found = state.workflows.get_mut(&reference.0);
+    let Some(task) = found.and_then(|workflow| workflow.tasks.get_mut(reference.1 as usize)) else {
+        return;
+    };
     task.row.wait_kind = None;
+    task.row.wait_seq = None;
+    task.row.escalated = None;
     if let Some(until) = task.row.wait_until_ms.take() {
         state.timers.remove(&(until, Timer::Task(reference)));
     }
@@ -113,16 +127,30 @@ pub(super) fn task_waiting(
             what: "a leased task waits",
         });
     }
-    change_task(&mut task.row, TaskTrigger::Waited)?;
+    let by = match event.kind() {
+        v1::WaitKind::Approval => TaskTrigger::ApprovalAsked,
+        _ => TaskTrigger::Waited,
+    };
+    if task.row.state() == TaskState::Pending {
+        task.row.started_at_ms.get_or_insert(place.at_ms);
+    }
+    change_task(&mut task.row, by)?;
+    task.row.wait_seq = Some(place.seq);
     task.row.wait_kind = Some(event.kind);
     task.row.wait_until_ms = event.until_ms;
-    if let Some(until) = event.until_ms {
+    (task.row.cancel_grace_ms, task.row.stop_for) = (None, None);
+    if let Some(until) = event.until_ms.filter(|_| !state.is_paused(reference.0)) {
         state.timers.insert((until, Timer::Task(reference)));
     }
     Ok(())
 }
 
-pub(super) fn task_ended(state: &mut PartitionState, place: Place, event: &v1::TaskEnded) -> Result<(), ApplyError> {
+pub(super) fn task_ended(
+    state: &mut PartitionState,
+    place: Place,
+    event: &v1::TaskEnded,
+    payload: Option<&Payload>,
+) -> Result<(), ApplyError> {
     let by = match end(place, event.end, TaskEnd::try_from)? {
         TaskEnd::Completed => TaskTrigger::Completed,
         TaskEnd::Failed => TaskTrigger::Failed,
@@ -135,7 +163,8 @@ pub(super) fn task_ended(state: &mut PartitionState, place: Place, event: &v1::T
             what: "a task ends while it is leased",
         });
     }
-    if by == TaskTrigger::Completed && task.row.current().is_some() {
+    // One that was skipped, or resolved by a person, did not run its steps.
+    if by == TaskTrigger::Completed && event.code.is_none() && task.row.current().is_some() {
         return Err(ApplyError::Contradiction {
             seq: place.seq,
             what: "a task completes before its steps",
@@ -145,16 +174,24 @@ pub(super) fn task_ended(state: &mut PartitionState, place: Place, event: &v1::T
     task.row.ended_at_ms = Some(place.at_ms);
     task.row.end_code.clone_from(&event.code);
     task.row.end_seq = Some(place.seq);
+    if event.outputs() {
+        task.row.result_seq = Some(place.seq);
+        task.result = payload.map(|payload| Arc::new(result_body(payload)));
+    }
     for step in &mut task.row.steps {
         match step.state() {
             StepState::Pending => step.set_state(StepState::Skipped),
             // A try was lost or ended, and no other will follow.
             StepState::Lost | StepState::Assigned | StepState::Running => step.set_state(match by {
                 TaskTrigger::Failed => StepState::Failed,
+                TaskTrigger::Completed => StepState::Skipped,
                 _ => StepState::Cancelled,
             }),
             _ => {}
         }
+    }
+    if let Some(deadline) = task.row.deadline_ms {
+        state.timers.remove(&(deadline, Timer::TaskDeadline(reference)));
     }
     unqueue(state, reference);
     workflow(state, place)?.row.tasks_ended += 1;

@@ -6,7 +6,7 @@ use super::schedule::{schedule_run_ended, schedule_started};
 use super::{ApplyError, Place, end};
 use crate::api::StepState;
 use crate::core::rows::{StepRow, TaskRow, WorkflowRow};
-use crate::core::state::{PartitionState, Task, Workflow};
+use crate::core::state::{PartitionState, Task, Timer, Workflow};
 use crate::lifecycle::Lifecycle as _;
 use crate::lifecycle::task::TaskState;
 use crate::lifecycle::workflow::{WorkflowState, WorkflowTrigger};
@@ -77,7 +77,11 @@ pub(super) fn submitted(
         ..WorkflowRow::default()
     };
     row.set_state(WorkflowState::Pending);
-    state.workflows.insert(id, Workflow { row, tasks, body: None });
+    row.deadline_ms = event.deadline_ms;
+    if let Some(deadline) = event.deadline_ms {
+        state.timers.insert((deadline, Timer::WorkflowDeadline(id)));
+    }
+    state.workflows.insert(id, Workflow::of(row, tasks));
     state.dirty.workflows.insert(id);
     state.dirty.begun.insert(id);
     if let Some(run) = &event.schedule {
@@ -120,7 +124,12 @@ pub(super) fn workflow_ended(
     workflow.row.ended_at_ms = Some(place.at_ms);
     workflow.row.end_code.clone_from(&event.code);
     workflow.row.end_seq = Some(place.seq);
+    workflow.row.paused = None;
     let (id, run) = (workflow.row.id, workflow.row.schedule.clone());
+    let deadline = workflow.row.deadline_ms;
+    if let Some(deadline) = deadline {
+        state.timers.remove(&(deadline, Timer::WorkflowDeadline(id)));
+    }
     state.dirty.ended.insert(id);
     if let Some(run) = run {
         schedule_run_ended(state, &run, id);

@@ -11,12 +11,15 @@ mod lease_expired;
 mod node_departed;
 mod node_health;
 mod node_register;
+mod pause;
 mod receive;
 mod reconcile;
 mod schedule;
+mod signal;
 mod step_finished;
 mod step_started;
 mod submit;
+mod task_decide;
 mod timer_due;
 mod upload_create;
 mod upload_delete;
@@ -35,12 +38,16 @@ pub use lease_expired::LeaseExpired;
 pub use node_departed::NodeDeparted;
 pub use node_health::{NodeHealth, is_unfit};
 pub use node_register::NodeRegister;
+pub use pause::{Pause, Resume};
 pub use receive::{Delivery, Receive};
 pub use reconcile::Reconcile;
 pub use schedule::{DeleteSchedule, OweRuns, PauseSchedule, SetSchedule, StartRun};
+pub use signal::Signal;
 pub use step_finished::StepFinished;
 pub use step_started::StepStarted;
 pub use submit::Submit;
+pub use task_decide::TaskDecide;
+pub(crate) use task_decide::{outputs_of, was_made};
 pub use timer_due::TimerDue;
 pub use upload_create::CreateUpload;
 pub use upload_delete::DeleteUpload;
@@ -49,6 +56,7 @@ use super::apply::ApplyError;
 use super::decide::{Batching, Inputs};
 use super::state::{PartitionState, TaskRef};
 use crate::api::{StepState, SubmitReceipt, Verdict};
+use crate::lifecycle::task::TaskState;
 use crate::lifecycle::workflow::WorkflowState;
 
 /// What decides nothing and changes nothing.
@@ -77,6 +85,13 @@ pub enum Reply {
     Submitted(SubmitReceipt),
     /// To [`Cancel`].
     State(WorkflowState),
+    /// To [`Signal`].
+    Signalled {
+        /// Its id was known.
+        duplicate: bool,
+    },
+    /// To [`TaskDecide`]: where the task stands now.
+    Task(TaskState),
     /// To messages about an assignment.
     Verdict(Verdict),
     /// To [`Reconcile`].
@@ -132,6 +147,14 @@ commands! {
     Submit,
     /// End a workflow.
     Cancel,
+    /// Hold a workflow.
+    Pause,
+    /// Let a workflow go on.
+    Resume,
+    /// Give a workflow a signal.
+    Signal,
+    /// Decide on a task.
+    TaskDecide,
     /// A step attempt's process runs.
     StepStarted,
     /// A step attempt ended.

@@ -24,7 +24,6 @@ impl TimerDue {
                 break;
             }
             match timer {
-                Timer::Task(task) => batch.readied(task)?,
                 Timer::Upload(upload) => {
                     let Some(row) = batch.state.uploads.get(&upload) else {
                         return Err(ApplyError::Unknown {
@@ -36,6 +35,9 @@ impl TimerDue {
                     batch.emit(tenant, None, Kind::UploadExpired(v1::UploadExpired { upload }), None)?;
                 }
                 Timer::Schedule(schedule) => batch.fire(schedule)?,
+                Timer::Task(task) => batch.due(task)?,
+                Timer::TaskDeadline(task) => batch.task_overdue(task)?,
+                Timer::WorkflowDeadline(id) => batch.workflow_overdue(id)?,
                 Timer::Idempotency((tenant, key)) => {
                     let event = v1::IdempotencyExpired {
                         key_hash: Bytes::copy_from_slice(&key),

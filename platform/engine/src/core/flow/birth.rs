@@ -59,6 +59,7 @@ impl Batching<'_> {
             schedule: birth.schedule,
             lineage: birth.lineage,
             priority: birth.priority.or(body.definition.priority),
+            deadline_ms: body.definition.deadline_ms.map(|ms| self.now_ms.saturating_add(ms)),
         };
         self.emit(tenant, Some(id), Kind::WorkflowSubmitted(event), Some(birth.payload))?;
         if let Some(workflow) = self.state.workflows.get_mut(&id) {

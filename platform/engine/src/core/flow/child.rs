@@ -191,8 +191,14 @@ impl Batching<'_> {
             .state
             .task(task)
             .is_some_and(|task| task.row.cancel_grace_ms.is_some());
+        let late = self.state.task(task).is_some_and(|task| task.row.deadline_passed);
         let child = result.child;
         match end {
+            _ if stopping && late => {
+                let code = ErrorCode::DeadlineExceeded.as_str();
+                let why = said("it was not done by its deadline");
+                self.end_task(task, TaskEnd::Failed, Some(code), why)?;
+            }
             _ if stopping => {
                 let code = self.workflow(task.0).map_or(ErrorCode::TaskFailed, ending_code);
                 self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
@@ -234,6 +240,7 @@ impl Batching<'_> {
         let event = v1::TaskCancelRequested {
             task: row.id,
             grace_ms: asked,
+            stop_for: None,
         };
         self.record(task.0, Kind::TaskCancelRequested(event), None)?;
         let cancel = v1::ChildCancel { child, by, grace_ms };

@@ -112,6 +112,7 @@ impl Batching<'_> {
             let event = v1::TaskCancelRequested {
                 task: self.task_id(parent),
                 grace_ms: asked,
+                stop_for: None,
             };
             self.record(parent.0, Kind::TaskCancelRequested(event), None)?;
         }
@@ -206,7 +207,10 @@ fn next_of(workflow: &Workflow, parent: u32) -> Option<Next> {
     let asked = row.cancel_grace_ms.is_some();
     if ended == total {
         let first = first.unwrap_or_default();
-        return Some(if asked {
+        return Some(if asked && row.deadline_passed {
+            let why = "it was not done by its deadline".to_owned();
+            Next::End(TaskEnd::Failed, Some(ErrorCode::DeadlineExceeded), Some(why))
+        } else if asked {
             Next::End(TaskEnd::Cancelled, Some(ending_code(workflow)), None)
         } else if too_many {
             let why = format!("{failed} of {total} items did not complete, first `{first}`; {tolerated} are tolerated");

@@ -1,19 +1,29 @@
 //! What follows from what: after a step, a task or a lease ended. Every command that ends something goes through here.
 
+mod approval;
 mod begin;
 mod birth;
 mod child;
+mod deadline;
+mod due;
 mod items;
 mod mail;
+mod retry;
 mod settle;
+mod signal;
+mod sleep;
 mod step;
 mod stop;
 
 use gantry_proto::v1::event::Kind;
 use gantry_proto::v1::{self, LeaseEnd, Payload, TaskEnd, WaitKind};
-use gantry_proto::{TaskId, TenantId, WorkflowId};
+use gantry_proto::{ErrorCode, TaskId, TenantId, WorkflowId};
+use serde_json::{Map, Value};
 
+pub(in crate::core) use approval::approved;
+pub(crate) use begin::{RESOLVED, SKIPPED};
 pub(in crate::core) use birth::Birth;
+pub(in crate::core) use signal::awaited;
 pub(crate) use step::describe;
 
 use super::apply::ApplyError;
@@ -85,17 +95,58 @@ impl Batching<'_> {
             task: self.task_id(task),
             end: end.into(),
             code: code.map(str::to_owned),
+            outputs: None,
         };
         self.record(task.0, Kind::TaskEnded(event), payload)
     }
 
+    /// Completes a task without (further) steps; `code` says how, if not by its own work.
+    pub(in crate::core) fn complete(
+        &mut self,
+        task: TaskRef,
+        code: Option<&str>,
+        outputs: Option<&Map<String, Value>>,
+    ) -> Result<(), ApplyError> {
+        let event = v1::TaskEnded {
+            task: self.task_id(task),
+            end: TaskEnd::Completed.into(),
+            code: code.map(str::to_owned),
+            outputs: outputs.map(|_| true),
+        };
+        let payload = outputs.map(|outputs| Payload {
+            // A map of JSON values is JSON.
+            outputs_json: serde_json::to_vec(outputs).ok().map(Into::into),
+            ..Payload::default()
+        });
+        self.record(task.0, Kind::TaskEnded(event), payload)
+    }
+
+    /// Gives a task that holds no lease to a person.
+    pub(in crate::core) fn escalate(&mut self, task: TaskRef, code: ErrorCode, why: String) -> Result<(), ApplyError> {
+        let event = v1::TaskEscalated {
+            task: self.task_id(task),
+            code: code.as_str().to_owned(),
+        };
+        self.record(task.0, Kind::TaskEscalated(event), said(why))
+    }
+
     pub(in crate::core) fn wait(&mut self, task: TaskRef, kind: WaitKind, ms: u64) -> Result<(), ApplyError> {
         let until_ms = Some(self.now_ms.saturating_add(ms));
+        self.wait_until(task, kind, until_ms, None)
+    }
+
+    pub(in crate::core) fn wait_until(
+        &mut self,
+        task: TaskRef,
+        kind: WaitKind,
+        until_ms: Option<u64>,
+        payload: Option<Payload>,
+    ) -> Result<(), ApplyError> {
         let event = v1::TaskWaiting {
             task: self.task_id(task),
             kind: kind.into(),
             until_ms,
         };
-        self.record(task.0, Kind::TaskWaiting(event), None)
+        self.record(task.0, Kind::TaskWaiting(event), payload)
     }
 }

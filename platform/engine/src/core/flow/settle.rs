@@ -18,6 +18,11 @@ use crate::spec::definition::{FailurePolicy, RunOn};
 impl Batching<'_> {
     /// Brings a workflow to rest after a task ended: begins what may run, ends what never will, and ends the workflow when all have ended.
     pub(in crate::core) fn settle(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
+        // What is to start starts with the workflow. One that is to end ends.
+        let held = |workflow: &Workflow| workflow.row.cancel_by.is_none() && !workflow.row.deadline_passed;
+        if self.state.is_paused(id) && self.workflow(id).is_some_and(held) {
+            return Ok(());
+        }
         loop {
             while let Some(next) = self.workflow(id).and_then(next_consequence) {
                 match next {
@@ -38,6 +43,12 @@ impl Batching<'_> {
         let failed = failed(workflow);
         let (end, code, payload) = if workflow.row.cancel_by.is_some() {
             (WorkflowEnd::Cancelled, Some(ErrorCode::WorkflowCancelled), None)
+        } else if workflow.row.deadline_passed {
+            (
+                WorkflowEnd::Failed,
+                Some(ErrorCode::DeadlineExceeded),
+                said("it was not done by its deadline"),
+            )
         } else if let Some(failed) = failed {
             (
                 WorkflowEnd::Failed,

@@ -1,9 +1,10 @@
 //! After a step: the next one, another try, or the end of its task.
 
 use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, EndCause, LeaseEnd, Payload, StepEnd, TaskEnd, WaitKind};
+use gantry_proto::v1::{self, EndCause, LeaseEnd, Payload, StepEnd, StopFor, TaskEnd, WaitKind};
 use gantry_proto::{ErrorCode, limits};
 
+use super::retry::next_pause;
 use super::said;
 use super::stop::ending_code;
 use crate::api::{Order, StepState};
@@ -12,7 +13,6 @@ use crate::core::decide::Batching;
 use crate::core::plan::{self, PlanFault};
 use crate::core::rows::AttemptRow;
 use crate::core::state::TaskRef;
-use crate::spec::definition::RetryDef;
 
 /// First pause after infrastructure lost a try twice; doubles up to [`PAUSE_MS_MAX`]. Keeps a broken host from burning all tries in a second.
 const PAUSE_MS: u64 = 200;
@@ -23,21 +23,6 @@ fn pause_ms(times: u32) -> u64 {
     PAUSE_MS
         .saturating_mul(1 << times.saturating_sub(1).min(16))
         .min(PAUSE_MS_MAX)
-}
-
-/// Pause before attempt number `failed + 1`. Jitter comes with the retry policies of later work; factor and bounds are checked by the definition.
-fn backoff_ms(retry: &RetryDef, failed: u32) -> u64 {
-    let factor = retry
-        .factor
-        .max(1.0)
-        .powi(i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX));
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss
-    )]
-    let wanted = (retry.backoff_ms as f64 * factor).min(retry.max_backoff_ms as f64) as u64;
-    wanted.min(retry.max_backoff_ms)
 }
 
 impl Batching<'_> {
@@ -119,41 +104,54 @@ impl Batching<'_> {
         let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
             return Ok(());
         };
-        let ending = row.cancel_grace_ms.is_some();
+        let asked = row.cancel_grace_ms.map(|_| row.stop_for.unwrap_or(StopFor::End.into()));
+        let asked = asked.and_then(|stop_for| StopFor::try_from(stop_for).ok());
+        let held = self.state.is_paused(task.0);
         let code = ending_code(workflow);
         let Some((index, step)) = row.current() else {
             self.end_lease(task, LeaseEnd::Done, None)?;
             self.end_task(task, TaskEnd::Completed, None, None)?;
             return self.settle(task.0);
         };
-        if ending {
-            self.end_lease(task, LeaseEnd::Cancelled, None)?;
-            self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
-            return self.settle(task.0);
+        match asked {
+            Some(StopFor::End) => {
+                self.end_lease(task, LeaseEnd::Cancelled, None)?;
+                self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
+                return self.settle(task.0);
+            }
+            Some(StopFor::Deadline) => {
+                self.end_lease(task, LeaseEnd::Cancelled, None)?;
+                let code = ErrorCode::DeadlineExceeded.as_str();
+                let why = "it was not done by its deadline";
+                self.end_task(task, TaskEnd::Failed, Some(code), said(why))?;
+                return self.settle(task.0);
+            }
+            // It ended on request, to run again later; one that failed by itself did fail.
+            Some(StopFor::Pause) if step.state() != StepState::Failed => {
+                self.end_lease(task, LeaseEnd::Cancelled, None)?;
+                return self.readied(task);
+            }
+            Some(StopFor::Pause) | None => {}
         }
-        let (failed, lost, state) = (step.failed, step.lost, step.state());
+        let (lost, state) = (step.lost, step.state());
         let definition = workflow
             .definition(task.1 as usize)
             .and_then(|(_, definition)| definition.steps.get(index));
         let (key, retry) = definition.map_or_else(Default::default, |step| (step.key.clone(), step.retry.clone()));
         match state {
-            StepState::Failed if failed < retry.attempts => {
-                self.end_lease(task, LeaseEnd::Done, None)?;
-                self.wait(task, WaitKind::RetryBackoff, backoff_ms(&retry, failed))
-            }
-            StepState::Failed => {
-                let last = step.attempts.last();
-                let code = last.and_then(|last| last.code.clone());
-                let why = last.map_or_else(String::new, describe);
-                self.end_lease(task, LeaseEnd::Done, None)?;
-                self.end_task(
-                    task,
-                    TaskEnd::Failed,
-                    code.as_deref(),
-                    said(format!("step `{key}`: {why}")),
-                )?;
-                self.settle(task.0)
-            }
+            StepState::Failed => match next_pause(&retry, row, index, step, self.now_ms) {
+                Some(pause_ms) => {
+                    self.end_lease(task, LeaseEnd::Done, None)?;
+                    self.wait(task, WaitKind::RetryBackoff, pause_ms)
+                }
+                None => {
+                    let last = step.attempts.last();
+                    let code = last.and_then(|last| last.code.clone());
+                    let why = last.map_or_else(String::new, describe);
+                    let why = format!("step `{key}`: {why}");
+                    self.exhausted(task, retry.exhausted, code.as_deref(), why)
+                }
+            },
             StepState::Lost if lost >= limits::INFRASTRUCTURE_ATTEMPTS_MAX => {
                 self.end_lease(task, lost_how, None)?;
                 let message = format!("step `{key}` was lost to infrastructure {lost} times");
@@ -167,6 +165,11 @@ impl Batching<'_> {
             }
             StepState::Lost => {
                 self.end_lease(task, lost_how, None)?;
+                self.readied(task)
+            }
+            // Nothing new starts while the workflow is held.
+            _ if held => {
+                self.end_lease(task, LeaseEnd::Done, None)?;
                 self.readied(task)
             }
             // Completed before it, and this one comes next, under the same lease.
@@ -221,7 +224,18 @@ impl Batching<'_> {
         let Some(row) = workflow.tasks.get(task.1 as usize).map(|task| &task.row) else {
             return Ok(());
         };
-        if row.cancel_grace_ms.is_some() {
+        let ends = row.stop_for.is_none_or(|stop_for| stop_for == i32::from(StopFor::End));
+        if row.cancel_grace_ms.is_some() && row.stop_for == Some(StopFor::Deadline.into()) {
+            let code = ErrorCode::DeadlineExceeded.as_str();
+            self.end_task(
+                task,
+                TaskEnd::Failed,
+                Some(code),
+                said("it was not done by its deadline"),
+            )?;
+            return self.settle(task.0);
+        }
+        if row.cancel_grace_ms.is_some() && ends {
             let code = ending_code(workflow);
             self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
             return self.settle(task.0);

@@ -1,7 +1,7 @@
 //! Ending tasks that have not ended.
 
 use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, EndCause, TaskEnd};
+use gantry_proto::v1::{self, EndCause, StopFor, TaskEnd};
 use gantry_proto::{ErrorCode, PrincipalId, WorkflowId, limits};
 
 use super::said;
@@ -37,15 +37,37 @@ impl Batching<'_> {
         let Some((_, (step, _))) = row.holder.zip(row.open()) else {
             return self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), why.and_then(said));
         };
-        let grace_ms = grace_ms.unwrap_or_else(|| {
-            let definition = workflow.definition(task.1 as usize);
-            let step = definition.and_then(|(_, task)| task.steps.get(step));
-            step.map_or(limits::CANCEL_GRACE_MS_DEFAULT, |step| step.grace_ms)
-        });
-        // Asked again with another grace: the shorter one holds, and only a shorter one is news. The order goes out each time, since an earlier one may
-        // have been lost on its way.
-        if row.cancel_grace_ms.is_none_or(|before| grace_ms < before) {
-            let event = v1::TaskCancelRequested { task: row.id, grace_ms };
+        let grace_ms = grace_ms.unwrap_or_else(|| grace_of(workflow, task, step));
+        self.request_stop(task, grace_ms, StopFor::End)
+    }
+
+    /// Asks the running step of a task to end, with its own grace; nothing when none runs.
+    pub(in crate::core) fn interrupt(&mut self, task: TaskRef, stop_for: StopFor) -> Result<(), ApplyError> {
+        let Some(workflow) = self.workflow(task.0) else {
+            return Ok(());
+        };
+        let open = workflow.tasks.get(task.1 as usize).and_then(|task| task.row.open());
+        let Some((step, _)) = open else {
+            return Ok(());
+        };
+        let grace_ms = grace_of(workflow, task, step);
+        self.request_stop(task, grace_ms, stop_for)
+    }
+
+    fn request_stop(&mut self, task: TaskRef, grace_ms: u64, stop_for: StopFor) -> Result<(), ApplyError> {
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
+        // Asked again with another grace: the shorter one holds, and only a shorter one is news, or a stronger reason. The order goes out each time, since
+        // an earlier one may have been lost on its way.
+        let (grace_before, stop_before) = (row.cancel_grace_ms, row.stop_for);
+        let stronger = stop_before.is_none_or(|before| i32::from(stop_for) > before);
+        if grace_before.is_none_or(|before| grace_ms < before) || stronger {
+            let event = v1::TaskCancelRequested {
+                task: row.id,
+                grace_ms: grace_before.map_or(grace_ms, |before| before.min(grace_ms)),
+                stop_for: Some(stop_before.map_or(stop_for.into(), |before| before.max(stop_for.into()))),
+            };
             self.record(task.0, Kind::TaskCancelRequested(event), None)?;
         }
         self.order_cancel(task);
@@ -103,8 +125,18 @@ impl Batching<'_> {
     }
 }
 
+/// What a step is given to end by itself.
+fn grace_of(workflow: &Workflow, task: TaskRef, step: usize) -> u64 {
+    let definition = workflow.definition(task.1 as usize);
+    let step = definition.and_then(|(_, task)| task.steps.get(step));
+    step.map_or(limits::CANCEL_GRACE_MS_DEFAULT, |step| step.grace_ms)
+}
+
 /// Why a task that was asked to end is ended.
 pub(super) fn ending_code(workflow: &Workflow) -> ErrorCode {
+    if workflow.row.cancel_by.is_none() && workflow.row.deadline_passed {
+        return ErrorCode::DeadlineExceeded;
+    }
     if workflow.row.cancel_by.is_some() {
         ErrorCode::WorkflowCancelled
     } else {

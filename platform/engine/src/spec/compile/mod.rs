@@ -1,10 +1,12 @@
 //! From a document to a definition.
 
 mod child;
+mod condition;
 mod items;
 mod kind;
 mod names;
 mod needs;
+mod retry;
 mod settings;
 mod steps;
 mod tasks;
@@ -12,7 +14,7 @@ mod workspace;
 
 use std::collections::BTreeSet;
 
-use gantry_proto::limits::{DEFINITION_BYTES_MAX, PRIORITY_MAX, TASKS_PER_WORKFLOW_MAX};
+use gantry_proto::limits::{DEFINITION_BYTES_MAX, PRIORITY_MAX, TASKS_PER_WORKFLOW_MAX, WAIT_MS_MAX};
 use indexmap::IndexMap;
 
 use super::definition::{Definition, TaskDef};
@@ -161,6 +163,10 @@ impl Check<'_> {
                 self.checked(&top("priority"), checked)
             }),
             on_task_failure: source.on_task_failure,
+            deadline_ms: source
+                .deadline
+                .as_ref()
+                .and_then(|deadline| self.duration(&top("deadline"), deadline, 1, WAIT_MS_MAX)),
         }
     }
 

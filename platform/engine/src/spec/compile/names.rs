@@ -140,8 +140,13 @@ impl<'a> Scope<'a> {
 
     /// What is wrong with a reference.
     fn refuse(&self, reference: &Reference) -> Option<String> {
-        let path: Vec<&str> = reference.path.iter().map(String::as_str).collect();
-        let name = reference.path.join(".");
+        self.refuse_path(&reference.path)
+    }
+
+    /// What is wrong with reading this.
+    pub(super) fn refuse_path(&self, path: &[String]) -> Option<String> {
+        let name = path.join(".");
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
         if self.at_submit && path.first().is_some_and(|root| *root != "params") {
             return Some(format!(
                 "`{name}` is not known when the workflow is submitted, which is when uploads are taken; only `params` is"
@@ -191,8 +196,8 @@ impl<'a> Scope<'a> {
             ));
         }
         let fields: &[&str] = match self.lists.contains(task) {
-            true => &["outputs", "state", "items"],
-            false => &["outputs", "state"],
+            true => &["outputs", "state", "code", "items"],
+            false => &["outputs", "state", "code"],
         };
         field.and_then(|field| fixed(&format!("tasks.{task}"), field, fields))
     }

@@ -1,8 +1,8 @@
 //! Settings that a step, its task or the workflow may give, the nearest one winning.
 
 use gantry_proto::limits::{
-    CANCEL_GRACE_MS_DEFAULT, OUTPUT_LIMIT_BYTES_DEFAULT, OUTPUT_LIMIT_BYTES_MAX, RETRY_ATTEMPTS_MAX,
-    STEP_ENV_BYTES_MAX, STEP_TIMEOUT_MS_MAX,
+    CANCEL_GRACE_MS_DEFAULT, OUTPUT_LIMIT_BYTES_DEFAULT, OUTPUT_LIMIT_BYTES_MAX, STEP_ENV_BYTES_MAX,
+    STEP_TIMEOUT_MS_MAX,
 };
 use indexmap::IndexMap;
 
@@ -11,8 +11,8 @@ use super::{Check, ENTRIES_MAX, Path, join};
 use crate::spec::definition::{ResourcesDef, RetryDef};
 use crate::spec::scalars;
 use crate::spec::source::{
-    DefaultsSource, Duration, ResourceClass, ResourceFields, ResourcesSource, RetryFields, RetrySource, Scalar, Size,
-    StepSource, TaskSource,
+    DefaultsSource, Duration, ResourceClass, ResourceFields, ResourcesSource, RetrySource, Scalar, Size, StepSource,
+    TaskSource,
 };
 use crate::spec::template::has_markup;
 
@@ -34,7 +34,6 @@ const PIDS_MAX: u64 = 32_768;
 /// Longest grace: a cancelled workflow should end on the same day.
 const GRACE_MS_MAX: u64 = 3_600_000;
 const OUTPUT_LIMIT_BYTES_MIN: u64 = 1_024;
-const FACTOR_MAX: f64 = 100.0;
 
 /// Settings at one level.
 #[derive(Clone)]
@@ -216,7 +215,7 @@ impl Check<'_> {
         }
     }
 
-    fn duration(&mut self, path: &[String], value: &Duration, least: u64, most: u64) -> Option<u64> {
+    pub(super) fn duration(&mut self, path: &[String], value: &Duration, least: u64, most: u64) -> Option<u64> {
         let millis = self.checked(path, scalars::duration_ms(value))?;
         if (least..=most).contains(&millis) {
             return Some(millis);
@@ -238,62 +237,6 @@ impl Check<'_> {
             format!("{bytes} bytes is out of range; it lies between {least} and {most} bytes"),
         );
         None
-    }
-
-    fn retry(&mut self, path: &[String], source: &RetrySource) -> RetryDef {
-        let fallback = RetryDef::default();
-        let (attempts, attempts_path, fields) = match source {
-            RetrySource::Attempts(attempts) => (*attempts, path.to_vec(), None),
-            RetrySource::Full(fields) => (fields.attempts, join(path, "attempts"), Some(fields)),
-        };
-        let checked = u32::try_from(attempts)
-            .ok()
-            .filter(|attempts| (1..=RETRY_ATTEMPTS_MAX).contains(attempts));
-        if checked.is_none() {
-            self.complain(
-                &attempts_path,
-                format!(
-                    "{attempts} attempts in all are out of range; it lies between 1 (no retry) and {RETRY_ATTEMPTS_MAX}"
-                ),
-            );
-        }
-        let attempts = checked.unwrap_or(1);
-        let Some(RetryFields {
-            backoff,
-            factor,
-            max_backoff,
-            ..
-        }) = fields
-        else {
-            return RetryDef { attempts, ..fallback };
-        };
-        let backoff_given = backoff
-            .as_ref()
-            .and_then(|value| self.duration(&join(path, "backoff"), value, 0, STEP_TIMEOUT_MS_MAX));
-        let max_given = max_backoff
-            .as_ref()
-            .and_then(|value| self.duration(&join(path, "max_backoff"), value, 0, STEP_TIMEOUT_MS_MAX));
-        let factor_value = factor.unwrap_or(fallback.factor);
-        if !(1.0..=FACTOR_MAX).contains(&factor_value) {
-            self.complain(
-                &join(path, "factor"),
-                format!("{factor_value} is out of range; a factor lies between 1 and {FACTOR_MAX}"),
-            );
-        }
-        let backoff_ms = backoff_given.unwrap_or(fallback.backoff_ms);
-        let max_backoff_ms = max_given.unwrap_or_else(|| fallback.max_backoff_ms.max(backoff_ms));
-        if max_backoff_ms < backoff_ms {
-            self.complain(
-                &join(path, "max_backoff"),
-                format!("the longest back-off ({max_backoff_ms} ms) is shorter than the first ({backoff_ms} ms)"),
-            );
-        }
-        RetryDef {
-            attempts,
-            backoff_ms,
-            factor: factor_value,
-            max_backoff_ms,
-        }
     }
 
     fn resources(&mut self, path: &[String], source: &ResourcesSource) -> ResourcesDef {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gantry_proto::UploadId;
-use gantry_proto::limits::STEPS_PER_TASK_MAX;
+use gantry_proto::limits::{STEPS_PER_TASK_MAX, WAIT_MS_MAX};
 use indexmap::IndexMap;
 
 use super::names::Scope;
@@ -46,6 +46,9 @@ impl Check<'_> {
         let for_each = self.items(&path, source, &before_steps);
         self.over_list = for_each.is_some();
         let kind = self.kind(&path, source, &before_steps);
+        if let Some(when) = &source.when {
+            self.condition(&join(&path, "when"), when, &before_steps);
+        }
         let steps = match kind {
             Some(TaskKind::Steps) => self.steps(&path, source, defaults, parameters, tasks, before),
             _ => Vec::new(),
@@ -56,6 +59,11 @@ impl Check<'_> {
             needs: source.needs.as_ref().map(|needs| needs.list()).unwrap_or_default(),
             run_on: source.run_on,
             kind: kind.unwrap_or_default(),
+            when: source.when.clone(),
+            deadline_ms: source
+                .deadline
+                .as_ref()
+                .and_then(|deadline| self.duration(&join(&path, "deadline"), deadline, 1, WAIT_MS_MAX)),
             steps,
             workspace: workspace.unwrap_or_default(),
             inputs,

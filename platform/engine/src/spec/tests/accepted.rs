@@ -79,7 +79,7 @@ fn the_nearest_setting_wins() {
         .collect();
     assert_eq!(env, [("A", "1"), ("B", "two"), ("C", "true")]);
     assert_eq!(
-        (first.grace_ms, first.output_limit_bytes, first.retry.attempts),
+        (first.grace_ms, first.output_limit_bytes, first.retry.rule.attempts),
         (1_000, 1 << 20, 2)
     );
     assert_eq!(
@@ -93,9 +93,9 @@ fn the_nearest_setting_wins() {
     assert_eq!(second.env["C"], "{{ params }}");
     assert_eq!(
         (
-            second.retry.attempts,
-            second.retry.backoff_ms,
-            second.retry.max_backoff_ms
+            second.retry.rule.attempts,
+            second.retry.rule.backoff_ms,
+            second.retry.rule.max_backoff_ms
         ),
         (3, 120_000, 120_000)
     );
@@ -118,7 +118,7 @@ fn defaults_of_ours() {
     assert_eq!(
         (
             step.timeout_ms,
-            step.retry.attempts,
+            step.retry.rule.attempts,
             step.grace_ms,
             step.output_limit_bytes
         ),

@@ -17,9 +17,10 @@ fn definition(source: &str) -> Definition {
 }
 
 /// Every example of the repository.
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("hello", include_str!("../../../../../examples/hello.yaml")),
     ("retry", include_str!("../../../../../examples/retry.yaml")),
     ("fan-in", include_str!("../../../../../examples/fan-in.yaml")),
     ("repo-check", include_str!("../../../../../examples/repo-check.yaml")),
+    ("release", include_str!("../../../../../examples/release.yaml")),
 ];

@@ -130,7 +130,7 @@ fn steps() {
     table(&[
         (
             &task("    image: a\n"),
-            &["3:3 task `t` has nothing to do; give it `run`, `steps` or `workflow`"],
+            &["3:3 task `t` has nothing to do; give it `run`, `steps`, `workflow`, `sleep`, `signal` or `approval`"],
         ),
         (
             &task("    run: x\n    steps: [{run: y}]\n"),
@@ -326,7 +326,7 @@ fn templates() {
         (
             "name: x\ntasks:\n  a: {run: x}\n  b: {run: x, needs: a}\n  c: {run: '{{ tasks.a.outputs.x }}{{ tasks.b.result }}', needs: b}\noutputs: {x: '{{ steps.y }}{{ attempt }}{{ tasks.d }}'}\n",
             &[
-                "5:39 `tasks.b.result` does not exist; `tasks.b` has `outputs` and `state`",
+                "5:39 `tasks.b.result` does not exist; `tasks.b` has `outputs` and `state` and `code`",
                 "6:18 `steps.y` is undefined; there is `params`, `tasks`, `workflow`",
                 "6:31 `attempt` is undefined; there is `params`, `tasks`, `workflow`",
                 "6:44 `tasks.d`: there is no task `d`; did you mean `a`?",
@@ -392,4 +392,52 @@ fn many_issues_are_cut() {
     let found = issues(&format!("name: x\ntasks:\n{tasks}"));
     assert_eq!(found.len(), 101);
     assert_eq!(found[100], "0:0 200 more issues are not shown");
+}
+
+#[test]
+fn waits() {
+    table(&[
+        (
+            &task("    sleep: 1h\n    run: x\n"),
+            &["4:5 task `t` has both `run` and `sleep`; a task is one of them"],
+        ),
+        (
+            &task("    sleep: 1h\n    image: a\n    retry: 3\n"),
+            &[
+                "5:5 `image` goes with steps; task `t` is a `sleep` and runs none",
+                "6:5 `retry` goes with steps; task `t` is a `sleep` and runs none",
+            ],
+        ),
+        (
+            &task("    sleep: {until: tomorrow}\n"),
+            &["4:20 `tomorrow` is no time; write it as RFC 3339 does: 2030-01-31T08:00:00Z"],
+        ),
+        (
+            &task("    sleep: {until: '{{ params.at }}'}\n"),
+            &["4:24 `params.at` is not declared under `parameters`"],
+        ),
+        (
+            &task("    sleep: {til: x}\n"),
+            &[
+                "4:12 `sleep` lacks the field `until`",
+                "4:13 unknown field `til`; known here: until",
+            ],
+        ),
+        (
+            &task("    signal: {name: go, on_timeout: continue}\n"),
+            &["4:24 `on_timeout` goes with `timeout`"],
+        ),
+        (
+            &task("    signal: {name: go, timeout: 400d}\n"),
+            &["4:33 34560000000 ms is out of range; it lies between 0 ms and 31622400000 ms"],
+        ),
+        (
+            &task("    run: x\n    when: params.deploy\n"),
+            &["5:11 `params.deploy` is not declared under `parameters`"],
+        ),
+        (
+            &task("    run: x\n    when: tasks.t.state == 'completed'\n"),
+            &["5:11 `tasks.t` may not have ended by then; add `t` to `needs`"],
+        ),
+    ]);
 }

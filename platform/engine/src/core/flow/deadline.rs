@@ -1,0 +1,51 @@
+//! What happens when a deadline has passed: what runs is ended, what waits fails.
+
+use gantry_proto::v1::event::Kind;
+use gantry_proto::v1::{self, StopFor, TaskEnd};
+use gantry_proto::{ErrorCode, WorkflowId};
+
+use super::said;
+use crate::core::apply::ApplyError;
+use crate::core::decide::Batching;
+use crate::core::state::TaskRef;
+
+impl Batching<'_> {
+    /// A task was not done in time.
+    pub(in crate::core) fn task_overdue(&mut self, task: TaskRef) -> Result<(), ApplyError> {
+        let event = v1::DeadlinePassed {
+            task: Some(self.task_id(task)),
+        };
+        self.record(task.0, Kind::DeadlinePassed(event), None)?;
+        let Some(row) = self.state.task(task).map(|task| &task.row) else {
+            return Ok(());
+        };
+        if row.open().is_some() {
+            return self.interrupt(task, StopFor::Deadline);
+        }
+        if row.open_child().is_some() || row.fan_seq.is_some() {
+            // It ends when what it waits for has ended, which is asked to.
+            let why = Some("its task was not done by its deadline".to_owned());
+            self.stop_task(task, None, ErrorCode::DeadlineExceeded, why)?;
+            return self.settle(task.0);
+        }
+        let code = ErrorCode::DeadlineExceeded.as_str();
+        self.end_task(
+            task,
+            TaskEnd::Failed,
+            Some(code),
+            said("it was not done by its deadline"),
+        )?;
+        self.settle(task.0)
+    }
+
+    /// A workflow was not done in time.
+    pub(in crate::core) fn workflow_overdue(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
+        self.record(id, Kind::DeadlinePassed(v1::DeadlinePassed { task: None }), None)?;
+        let tasks = self.workflow(id).map_or(0, |workflow| workflow.tasks.len());
+        for index in 0..u32::try_from(tasks).unwrap_or(u32::MAX) {
+            let why = Some("the workflow was not done by its deadline".to_owned());
+            self.stop_task((id, index), None, ErrorCode::DeadlineExceeded, why)?;
+        }
+        self.settle(id)
+    }
+}
