@@ -27,6 +27,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+mod maintenance;
+mod schedules;
 mod uploads;
 #[allow(unused_imports)] // only some test binaries send files
 pub use uploads::*;
@@ -234,84 +236,6 @@ fn node(id: NodeId) -> NodeView {
         containers: 0,
         registered_at_ms: 1,
         seen_at_ms: 1,
-    }
-}
-
-fn schedule(name: &str, spec: ScheduleSpec) -> ScheduleView {
-    ScheduleView {
-        id: gantry_proto::ScheduleId::new(1, PartitionId::default(), 9),
-        name: name.into(),
-        spec,
-        paused_by: None,
-        next_ms: vec![60_000],
-        running: Vec::new(),
-        queued_ms: Vec::new(),
-        last_run: None,
-        last_due_ms: None,
-        started: 0,
-        missed_times: 0,
-        overlapped: 0,
-        failed: 0,
-        failure: None,
-        created_at_ms: 1,
-        changed_at_ms: 1,
-        changed_by: gantry_proto::PrincipalId::nil(),
-    }
-}
-
-impl Engine {
-    fn deploy(&self, tenant: TenantId, name: &str) -> Result<ScheduleView, Refusal> {
-        if tenant != self.0.lock().tenant || name != "deploy" {
-            return Err(not_found());
-        }
-        let spec = serde_json::from_value(json!({ "playbook": "deploy", "cron": "0 6 * * *" })).unwrap();
-        Ok(schedule(name, spec))
-    }
-}
-
-/// One schedule, `deploy`, of the script's tenant.
-#[async_trait::async_trait]
-impl Schedules for Engine {
-    async fn set_schedule(
-        &self,
-        caller: Caller,
-        name: &str,
-        spec: ScheduleSpec,
-        new: bool,
-    ) -> Result<ScheduleView, Refusal> {
-        let known = self.deploy(caller.tenant, name)?;
-        if new {
-            return Err(Refusal::new(ErrorCode::Conflict, "there is one"));
-        }
-        Ok(schedule(&known.name, spec))
-    }
-
-    async fn schedules(&self, tenant: TenantId, _: Option<&str>, _: usize) -> Result<Vec<ScheduleView>, Refusal> {
-        Ok(self.deploy(tenant, "deploy").into_iter().collect())
-    }
-
-    async fn schedule(&self, tenant: TenantId, name: &str) -> Result<ScheduleView, Refusal> {
-        self.deploy(tenant, name)
-    }
-
-    async fn delete_schedule(&self, caller: Caller, name: &str) -> Result<(), Refusal> {
-        self.deploy(caller.tenant, name).map(drop)
-    }
-
-    async fn pause_schedule(&self, caller: Caller, name: &str, _: bool) -> Result<ScheduleView, Refusal> {
-        self.deploy(caller.tenant, name)
-    }
-
-    async fn owe_runs(
-        &self,
-        caller: Caller,
-        name: &str,
-        range: Option<(u64, u64)>,
-        _: Option<Overlap>,
-    ) -> Result<ScheduleView, Refusal> {
-        let mut view = self.deploy(caller.tenant, name)?;
-        view.queued_ms = range.map_or(vec![7], |(from, to)| (from..=to).collect());
-        Ok(view)
     }
 }
 
@@ -566,20 +490,6 @@ pub fn config() -> GatewayConfig {
     config
 }
 
-/// A backup of one chunk: what is in one is tested where it is made.
-struct OneChunk;
-
-#[async_trait::async_trait]
-impl gantry_gateway::Maintenance for OneChunk {
-    async fn backup(
-        &self,
-        options: gantry_gateway::BackupOptions,
-    ) -> Result<gantry_gateway::BackupStream, gantry_engine::api::Refusal> {
-        let text = format!("artifacts: {}", options.artifacts);
-        Ok(Box::pin(futures_util::stream::iter([Ok(text.into())])))
-    }
-}
-
 impl World {
     pub async fn new() -> Self {
         Self::with(config()).await
@@ -632,7 +542,7 @@ impl World {
             backend: engine.clone(),
             directory: directory.clone(),
             bus: bus.clone(),
-            maintenance: Some(Arc::new(OneChunk)),
+            maintenance: Some(Arc::new(maintenance::OneChunk)),
             config,
         };
         Self {
