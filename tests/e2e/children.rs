@@ -38,7 +38,7 @@ tasks:
     inputs: [{ task: each, artifact: "*.txt", path: in/ }]
     run: |
       echo "begin $GANTRY_ATTEMPT"
-      test "{{ tasks.each.items | map(attribute='outputs.hello') | join(' ') }}" = "a-0 b-1 c-2"
+      test "{% for each in tasks.each.items %}{{ each.outputs.hello }} {% endfor %}" = "a-0 b-1 c-2 "
       test "{{ tasks.child.outputs.word }}" = "a+b+c"
       test "$(cat in/0/name.txt in/1/name.txt in/2/name.txt | tr -d '\n')" = abc
       echo "end $GANTRY_ATTEMPT"

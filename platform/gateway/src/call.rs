@@ -143,10 +143,11 @@ impl Call {
     pub(crate) async fn bytes(&mut self, max: usize) -> Result<Bytes, Problem> {
         let too_large = || Problem::new(ErrorCode::TooLarge, format!("the body is larger than {max} bytes"));
         let announced = self.header("content-length").and_then(|text| text.parse::<u64>().ok());
+        let body = std::mem::replace(self.body.get_mut(), Body::empty());
         if announced.is_some_and(|length| length > max as u64) {
+            drain(body).await;
             return Err(too_large());
         }
-        let body = std::mem::replace(self.body.get_mut(), Body::empty());
         match Limited::new(body, max).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
@@ -173,6 +174,18 @@ impl Call {
             return Err(unsupported("application/json"));
         }
         from_json(&bytes)
+    }
+}
+
+/// Reads what comes and forgets it: a client that is still sending when the connection closes sees a broken pipe instead of the answer. Only so much; who
+/// sends more has to live with it.
+async fn drain(mut body: Body) {
+    const DRAIN_BYTES_MAX: usize = 32 << 20;
+    let mut seen = 0;
+    while seen < DRAIN_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        seen += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 
