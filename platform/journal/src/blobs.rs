@@ -128,6 +128,16 @@ impl BlobStore {
         })
     }
 
+    /// Blobs in memory, for a simulation: a store of files answers from threads of its own, at times that no seed decides.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn memory() -> Self {
+        Self {
+            store: Arc::new(object_store::memory::InMemory::new()),
+            local: None,
+        }
+    }
+
     /// Stores a stream of plain bytes as blob `id`, replacing what has that id. It is visible whole and durable when this returns, and not at all before
     /// or after an error. Holds about 2 MiB in memory. Dropping the future leaves nothing behind.
     ///

@@ -253,7 +253,7 @@ fn work(options: &Options, next: &AtomicU64, stop: &AtomicBool) -> Result<Report
     let dir = tempfile::tempdir()?;
     let stores = Stores {
         segments: Arc::new(SegmentStore::open(&dir.path().join("segments"))?),
-        blobs: Arc::new(BlobStore::local(&dir.path().join("blobs"))?),
+        blobs: Arc::new(BlobStore::memory()),
     };
     let mut report = Report::default();
     while !stop.load(Ordering::Relaxed) {

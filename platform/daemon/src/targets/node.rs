@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use gantry_runtime_node::GrpcUplink;
 use secrecy::SecretString;
-use tokio_util::sync::CancellationToken;
 
+use super::installation;
 use super::local_node::{self, HostArgs};
-use super::{installation, signals};
+use super::signals::Ends;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -50,14 +50,14 @@ pub(crate) async fn run(args: JoinArgs) -> Result<()> {
         (None, None) => bail!("a node token is needed: `gantry node token create NAME` on the server makes one"),
     };
     let uplink = GrpcUplink::new(server, &token, CONNECT_DEADLINE).context("prepare the connection to the server")?;
-    let never = CancellationToken::new();
+    let ends = Ends::listen()?;
     let installation = tokio::select! {
         known = installation::find(&args.state_dir, args.installation.as_deref(), &uplink) => known?,
         // Nothing has begun yet.
-        ended = signals::wait_for_end(&never) => return ended,
+        () = ends.asked() => return Ok(()),
     };
     let node = local_node::start(&args.host, &args.state_dir, &installation, Arc::new(uplink)).await?;
-    signals::wait_for_end(&never).await?;
+    ends.asked().await;
     node.stop().await;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use super::core::{Core, CoreArgs};
-use super::signals;
+use super::signals::Ends;
 
 /// Arguments of `gantry server`.
 #[derive(Debug, clap::Args)]
@@ -18,8 +18,9 @@ pub(crate) struct ServerArgs {
 }
 
 pub(crate) async fn run(args: ServerArgs) -> Result<()> {
+    let ends = Ends::listen()?;
     let core = Core::start(&args.core, Some(args.grpc_listen)).await?;
     core.publish()?;
-    signals::wait_for_end(core.failed()).await?;
+    ends.asked_or(core.failed()).await;
     core.stop().await
 }
