@@ -2,7 +2,7 @@
 //! where an id is meant.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["common", "journal", "letters", "node", "query", "supervisor"]
+    let files = ["common", "journal", "letters", "node", "query", "supervisor", "worker"]
         .map(|name| format!("proto/gantry/v1/{name}.proto"));
     for file in &files {
         println!("cargo::rerun-if-changed={file}");

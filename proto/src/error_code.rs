@@ -126,6 +126,12 @@ codes! {
     ImageRefused = "image-refused", "The image was refused";
     /// The same step was lost to infrastructure too often.
     InfrastructureLost = "infrastructure-lost", "Lost to infrastructure too often";
+    /// A worker was lost in the middle of something that must not be done twice.
+    OutcomeUnknown = "outcome-unknown", "Nobody knows what became of it";
+    /// A worker's code failed without saying how.
+    WorkerFailed = "worker-failed", "The worker's code failed";
+    /// A replay does not do what the run did before.
+    NotDeterministic = "not-deterministic", "The code is not what it was";
     /// A needed task failed, so this one will not run.
     DependencyFailed = "dependency-failed", "A needed task failed";
     /// The workflow was cancelled.

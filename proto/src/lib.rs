@@ -33,6 +33,8 @@ pub use ids::{
 
 /// Newest version of the node protocol. Both sides speak this and the one before.
 pub const NODE_PROTOCOL: u32 = 1;
+/// Newest version of the worker protocol. Both sides speak this and the one before.
+pub const WORKER_PROTOCOL: u32 = 1;
 /// Newest version of the supervisor protocol. Both sides speak this and the one before.
 pub const SUPERVISOR_PROTOCOL: u32 = 1;
 /// Version of the journal's records and rows.

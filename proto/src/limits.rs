@@ -259,6 +259,30 @@ pub const SEALED_OBJECT_BYTES_MAX: usize = 16 << 20;
 /// Bytes per second that sealing and compaction write at most: a share of a laptop's disk that nobody misses.
 pub const SEAL_BYTES_PER_S: u64 = 16 << 20;
 
+/// Activations (steps) of one run of code: what a replay goes through and memory holds while it runs. Longer work is cut into children.
+pub const ACTIVATIONS_PER_TASK_MAX: usize = 10_000;
+
+/// Operations of one message of a worker: bounds a batch, and is far more than code does between two waits.
+pub const RUN_OPS_MAX: usize = 128;
+
+/// Stable key of an activation: a path of names.
+pub const ACTIVATION_KEY_BYTES_MAX: usize = 256;
+
+/// Runs that one worker has at once: far more than a process works on, few enough to be queued towards it.
+pub const WORKER_SLOTS_MAX: u32 = 16_384;
+
+/// Components that one worker registers.
+pub const COMPONENTS_PER_WORKER_MAX: usize = 1_000;
+
+/// Message and hint of a failure of user code: for people to read.
+pub const FAULT_BYTES_MAX: usize = 4 << 10;
+
+/// Longest that code sleeps at once: a year. It may sleep again.
+pub const RUN_SLEEP_MS_MAX: u64 = 366 * 24 * 3_600_000;
+
+/// Longest that a call waits for the end of a run before it answers with what is known: less than the time that a request may take.
+pub const RUN_WAIT_MS_MAX: u64 = 25_000;
+
 // Relations that other code relies on.
 const _: () = assert!(
     OUTPUT_CHUNK_BYTES_MAX * 2 <= FRAME_BYTES_MAX,

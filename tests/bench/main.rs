@@ -2,6 +2,7 @@
 //!
 //! Each measure prints `BENCH <name> <value> <unit>`, where the value is the median of the samples; the samples go to a file beside it.
 
+mod durable;
 mod report;
 mod suite_main;
 
@@ -18,6 +19,7 @@ async fn main() -> Result<()> {
         .collect();
     match names.as_slice() {
         [] | ["main"] => suite_main::run(quick).await,
-        other => bail!("there is no bench {other:?}; there is: main"),
+        ["durable"] => durable::run(quick).await,
+        other => bail!("there is no bench {other:?}; there are: main, durable"),
     }
 }

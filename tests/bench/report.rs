@@ -33,13 +33,26 @@ impl Report {
         Ok(())
     }
 
+    /// Prints the ratio of two medians, after keeping the ratio of each pair: rounds are interleaved.
+    pub(crate) fn ratio(&mut self, name: &str, ours: &[f64], theirs: &[f64]) -> Result<()> {
+        let pairs: Vec<f64> = ours.iter().zip(theirs).map(|(mine, other)| mine / other).collect();
+        let line = serde_json::json!({ "name": name, "unit": "x", "statistic": "ratio of medians", "samples": pairs });
+        writeln!(self.file, "{line}")?;
+        let (mine, other) = (
+            median(ours).context("no samples")?,
+            median(theirs).context("no samples")?,
+        );
+        println!("BENCH {name} {:.2} x", mine / other);
+        Ok(())
+    }
+
     /// Says where the samples are.
     pub(crate) fn finish(self) {
         println!("samples: {}", self.path.display());
     }
 }
 
-fn median(samples: &[f64]) -> Option<f64> {
+pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -30,7 +30,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
         &["gantry-coordinator", "gantry-engine", "gantry-journal", "gantry-proto"],
     ),
 ];
-const KNOWS_ALL: [&str; 2] = ["gantry-daemon", "gantry-tests"];
+const KNOWS_ALL: [&str; 3] = ["gantry-daemon", "gantry-tests", "gantry-test-worker"];
 
 /// A dependency that one crate of ours alone may have, and why.
 const ALONE: [(&str, &str, &str); 4] = [

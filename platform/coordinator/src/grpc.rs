@@ -25,10 +25,10 @@ use crate::Coordinator;
 const ARTIFACT_CHUNK_BYTES: usize = 256 << 10;
 
 /// How long a stream may take to say who it is.
-const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a session may outlive the revocation of its token.
-const TOKEN_RECHECK: Duration = Duration::from_secs(10);
+pub(crate) const TOKEN_RECHECK: Duration = Duration::from_secs(10);
 
 /// The gRPC service that nodes dial.
 pub struct NodeServer {
@@ -52,18 +52,7 @@ impl NodeServer {
     }
 
     async fn authenticate<T>(&self, request: &Request<T>) -> Result<NodeIdentity, Status> {
-        let token = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| {
-                Status::unauthenticated("a node token is needed: `gantry node token create NAME` makes one")
-            })?;
-        self.directory.authenticate_node(token).await.map_err(|error| {
-            tracing::warn!(%error, "node token refused");
-            Status::unauthenticated("the node token is not valid: it is unknown, revoked or expired")
-        })
+        authenticate(&self.directory, request).await
     }
 
     fn port(&self) -> Result<&Arc<dyn NodePort>, Status> {
@@ -73,7 +62,24 @@ impl NodeServer {
     }
 }
 
-fn serves(identity: &NodeIdentity) -> Serves {
+/// Who calls, by the token in the call's metadata.
+pub(crate) async fn authenticate<T>(
+    directory: &Arc<dyn Directory>,
+    request: &Request<T>,
+) -> Result<NodeIdentity, Status> {
+    let token = request
+        .metadata()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| Status::unauthenticated("a node token is needed: `gantry node token create NAME` makes one"))?;
+    directory.authenticate_node(token).await.map_err(|error| {
+        tracing::warn!(%error, "node token refused");
+        Status::unauthenticated("the node token is not valid: it is unknown, revoked or expired")
+    })
+}
+
+pub(crate) fn serves(identity: &NodeIdentity) -> Serves {
     match identity.serves {
         gantry_directory::Serves::All => Serves::All,
         gantry_directory::Serves::Tenant(tenant) => Serves::Tenant(tenant),

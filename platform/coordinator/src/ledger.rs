@@ -208,6 +208,7 @@ mod tests {
         Candidate {
             node: node(n),
             serves: Serves::All,
+            work: gantry_engine::api::Work::Sandboxes,
             credits: 0,
             capabilities: BTreeSet::new(),
             labels: BTreeMap::new(),

@@ -13,13 +13,16 @@
 mod grpc;
 mod ledger;
 mod session;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gantry_engine::api::{Candidate, Dispatcher, NodePort, Order, Serves};
-use gantry_proto::v1::{NodeToServer, ReleaseWorkspaces, ServerToNode, node_to_server, server_to_node};
+use gantry_proto::v1::{
+    CancelRun, NodeToServer, ReleaseWorkspaces, ServerToNode, node_to_server, server_to_node, server_to_worker,
+};
 use gantry_proto::{NodeId, PartitionId, limits};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -29,6 +32,10 @@ use tokio_util::task::TaskTracker;
 #[cfg(feature = "grpc")]
 pub use grpc::NodeServer;
 use ledger::Ledger;
+pub use worker::WorkerEnds;
+#[cfg(feature = "grpc")]
+pub use worker::WorkerServer;
+use worker::Workers;
 
 /// What a session runs on.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +73,7 @@ pub struct Coordinator {
     lines: Mutex<BTreeMap<NodeId, Line>>,
     /// Set once, right after the engine has started; the engine needs us first.
     port: OnceLock<Arc<dyn NodePort>>,
+    workers: Workers,
     sessions: TaskTracker,
     shutdown: CancellationToken,
     /// Held while a node registers or departs, so that the end of an old session is never told after the begin of a new one. Sharded by node.
@@ -100,6 +108,7 @@ impl Coordinator {
             ledger: Mutex::default(),
             lines: Mutex::default(),
             port: OnceLock::new(),
+            workers: Workers::default(),
             sessions: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             doors: std::array::from_fn(|_| tokio::sync::Mutex::default()),
@@ -175,6 +184,24 @@ impl Dispatcher for Coordinator {
                     self.ledger.lock().sent(assignment.assignee.task.partition(), node);
                     (node, server_to_node::Kind::Assign(*assignment))
                 }
+                Order::Run(worker, run) => {
+                    self.ledger.lock().sent(run.assignee.task.partition(), worker);
+                    if !self.workers.send(worker, server_to_worker::Kind::Run(*run)) {
+                        tracing::debug!(%worker, "order dropped: the worker has no session");
+                    }
+                    continue;
+                }
+                // A task is held by a worker or by a node, and each has an id of its own.
+                Order::Cancel(worker, cancel)
+                    if self.workers.send(
+                        worker,
+                        server_to_worker::Kind::Cancel(CancelRun {
+                            assignee: cancel.assignee.clone(),
+                        }),
+                    ) =>
+                {
+                    continue;
+                }
                 Order::Cancel(node, cancel) => (node, server_to_node::Kind::Cancel(cancel)),
                 Order::Release(node, tasks) => (node, server_to_node::Kind::Release(ReleaseWorkspaces { tasks })),
             };
@@ -194,6 +221,7 @@ impl Dispatcher for Coordinator {
         for line in self.lines.lock().values() {
             line.cancel.cancel();
         }
+        self.workers.reset();
     }
 
     fn offers(&self) -> Vec<Candidate> {

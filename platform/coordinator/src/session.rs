@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gantry_engine::api::{Candidate, Departure, NodePort, Refusal, Serves, Verdict};
+use gantry_engine::api::{Candidate, Departure, NodePort, Refusal, Serves, Verdict, Work};
 use gantry_proto::v1::node_to_server::Kind;
 use gantry_proto::v1::{
     Assignee, CancelStep, EndCause, Fault, Heartbeat, LeasesRenewed, NodeToServer, OutputAccepted, Refused, Register,
@@ -175,6 +175,7 @@ fn offer(serves: Serves, register: &Register) -> Candidate {
     Candidate {
         node: register.node,
         serves,
+        work: Work::Sandboxes,
         credits: 0,
         capabilities: register.capabilities.iter().cloned().collect::<BTreeSet<_>>(),
         labels: register

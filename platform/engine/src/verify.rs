@@ -11,6 +11,7 @@ use crate::core::rows::{IdempotencyRow, NodeRow, ScheduleRow, UploadRow};
 use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
 use crate::inspect;
+use crate::processor::code;
 use crate::processor::load::{decode, mail, walk, workflow_rows};
 use crate::processor::node_tenant;
 use crate::verify_kept::Kept;
@@ -61,6 +62,13 @@ pub(crate) fn differs(what: impl Into<String>, detail: impl Into<String>) -> Ver
     }
 }
 
+fn code_differs(error: code::Differs) -> VerifyError {
+    match error {
+        code::Differs::Read(error) => error.into(),
+        code::Differs::Row(what) => differs(what, "row and log disagree"),
+    }
+}
+
 /// Folds and compares one partition. Blocks; its memory is that of the active workflows.
 ///
 /// # Errors
@@ -88,8 +96,13 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
         // An ended workflow changes no more: compare and forget it, so that memory stays that of the active ones.
         let dirty = std::mem::take(&mut state.dirty);
         for id in dirty.ended {
-            if let Some(workflow) = state.workflows.remove(&id) {
-                kept.ended(id, compare(store, &workflow)?);
+            if let Some(workflow) = state.workflows.get(&id) {
+                let there = compare(store, workflow)?;
+                if there {
+                    code::compare(store, &state, id).map_err(code_differs)?;
+                }
+                state.forget(id);
+                kept.ended(id, there);
             }
         }
         kept.erased.extend(dirty.erased);
@@ -101,6 +114,7 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
         if !compare(store, workflow)? {
             return Err(differs(format!("workflow {}", workflow.row.id), "it has no row"));
         }
+        code::compare(store, &state, workflow.row.id).map_err(code_differs)?;
     }
     let compared = kept.check(store, &state)?;
     indexes(store, partition, &state, &compared)?;

@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::serve::ListenerExt as _;
 use gantry_directory::Directory;
 use gantry_engine::api::Backend;
 use gantry_events::EventBus;
@@ -59,6 +60,15 @@ pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
     routing::router(operations, &Arc::new(shared))
 }
 
+/// Answers are small and somebody waits for them: they must not wait for company.
+fn prompt(listener: TcpListener) -> impl axum::serve::Listener<Addr = std::net::SocketAddr> {
+    listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection cannot be made prompt");
+        }
+    })
+}
+
 /// Serves until `shutdown` is cancelled and the requests under way are answered, or the drain time is over. Dropping the future ends it at once.
 ///
 /// # Errors
@@ -66,7 +76,7 @@ pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
 pub async fn serve(listener: TcpListener, parts: Gateway, shutdown: CancellationToken) -> std::io::Result<()> {
     let drain = parts.config.drain;
     let router = gateway(parts, shutdown.clone());
-    let serving = axum::serve(listener, router)
+    let serving = axum::serve(prompt(listener), router)
         .with_graceful_shutdown(shutdown.clone().cancelled_owned())
         .into_future();
     let overdue = async {

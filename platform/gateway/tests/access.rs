@@ -20,6 +20,8 @@ const EXPECTED: &[(&str, &str)] = &[
     ("get_workflow", "read"),
     ("get_definition", "read"),
     ("cancel_workflow", "operate"),
+    ("run_component", "operate"),
+    ("get_result", "read"),
     ("watch_workflow", "read"),
     ("list_artifacts", "read"),
     ("download_artifact", "read"),
@@ -104,6 +106,7 @@ fn path(world: &World, operation: &OperationInfo) -> String {
         .replace("{id}", &id)
         .replace("{name}", "deploy")
         .replace("{version}", "latest")
+        .replace("{component}", "greet")
         .replace("{task}", "build")
         .replace("{step}", "compile")
         .replace("{artifact}", &artifact_id().to_string())

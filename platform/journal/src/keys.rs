@@ -36,6 +36,8 @@ pub enum Kind {
     Node = 0x26,
     /// A schedule row.
     Schedule = 0x29,
+    /// A row of an activation: a step of code on a worker.
+    Activation = 0x68,
     /// A sealed object of the archive.
     Archive = 0x40,
     /// How far a tenant's ended workflows are sealed.
@@ -350,6 +352,26 @@ fn between(kind: Kind, partition: PartitionId, other: PartitionId) -> Bytes {
     key.put_slice(TenantId::nil().as_bytes());
     key.put_u16(other.index());
     key.freeze()
+}
+
+/// A row of an activation.
+#[must_use]
+pub fn activation(partition: PartitionId, tenant: TenantId, workflow: WorkflowId, activation: &[u8; ID]) -> Bytes {
+    with_ids(
+        Kind::Activation,
+        partition,
+        &[tenant.as_bytes(), workflow.as_bytes(), activation],
+    )
+}
+
+/// All activation rows of a workflow.
+#[must_use]
+pub fn activations_of(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(
+        Kind::Activation,
+        partition,
+        &[tenant.as_bytes(), workflow.as_bytes()],
+    ))
 }
 
 /// Every key of a kind in a partition, of all tenants: for recovery, never to answer a request.

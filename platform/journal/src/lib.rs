@@ -48,4 +48,4 @@ pub use owner::ContentOwner;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Loader, OpenError, RocksOptions, RocksStore, Snapshot};
 pub use segments::{Chunk, SegmentError, SegmentStore, StreamKey};
-pub use store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, Write, prefix_end};
+pub use store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, WalCounters, Write, prefix_end};

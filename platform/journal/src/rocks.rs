@@ -24,7 +24,8 @@ use bytes::Bytes;
 use gantry_proto::PartitionId;
 use gantry_proto::limits::PARTITIONS_DEFAULT;
 use parking_lot::Mutex;
-use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::statistics::Ticker;
+use rocksdb::{DB, DBRawIterator, ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions};
 
 pub use self::load::Loader;
 pub use self::snapshot::Snapshot;
@@ -34,7 +35,7 @@ use self::checkpoint::Checkpoints;
 use self::words::WrittenWords;
 use crate::admission::admit;
 use crate::keys::meta;
-use crate::store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, Write};
+use crate::store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, WalCounters, Write};
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +149,8 @@ struct Owners {
 /// A [`Store`] in a directory.
 pub struct RocksStore {
     db: DB,
+    /// Holds the statistics.
+    options: Options,
     path: PathBuf,
     installation: [u8; 16],
     partitions: u16,
@@ -314,6 +317,13 @@ impl Store for RocksStore {
             }
         }
         Ok(verdicts)
+    }
+
+    fn wal(&self) -> Option<WalCounters> {
+        Some(WalCounters {
+            syncs: self.options.get_ticker_count(Ticker::WalFileSynced),
+            bytes: self.options.get_ticker_count(Ticker::WalFileBytes),
+        })
     }
 
     fn failure(&self) -> Option<String> {

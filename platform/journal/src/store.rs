@@ -86,6 +86,15 @@ pub enum Direction {
 /// A key and its value.
 pub type Pair = (Bytes, Bytes);
 
+/// What a store's write-ahead log has cost since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WalCounters {
+    /// Times that it was synced.
+    pub syncs: u64,
+    /// Bytes written to it.
+    pub bytes: u64,
+}
+
 /// Durable ordered storage. Calls block: async callers go through [`crate::Committer`] or `spawn_blocking`.
 ///
 /// Implementations pass one conformance suite (`platform/journal/tests/conformance.rs`): the in-memory model and `RocksDB` today, `PostgreSQL` later.
@@ -105,6 +114,11 @@ pub trait Store: Send + Sync {
 
     /// Why the store takes no further write until it is opened anew; `None` while it does. Reads may go on.
     fn failure(&self) -> Option<String>;
+
+    /// What the write-ahead log has cost, by the store's own count; `None` when it has no such log.
+    fn wal(&self) -> Option<WalCounters> {
+        None
+    }
 
     /// Reads one key. Serves only durable state.
     ///

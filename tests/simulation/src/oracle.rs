@@ -168,7 +168,7 @@ impl Oracle {
             .or_insert_with(|| PartitionState::new(partition, settings));
         projection::compare(fold, &durable.batch).map_err(|what| broken("the stored rows are the fold", what))?;
         for id in std::mem::take(&mut fold.dirty).ended {
-            if let Some(workflow) = fold.workflows.remove(&id) {
+            if let Some(workflow) = fold.forget(id) {
                 let tasks = workflow.tasks.into_iter().map(|task| task.row).collect();
                 let row = workflow.row;
                 self.facts.ended.insert(id, EndedWorkflow { row, tasks });

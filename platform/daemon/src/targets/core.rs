@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer};
+use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer, WorkerServer};
 use gantry_directory::{Directory, SqliteDirectory};
 use gantry_engine::api::Observer;
 use gantry_engine::core::Settings;
@@ -20,8 +20,8 @@ use gantry_runtime_node::identity;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use super::maintenance::Backups;
 use super::playbooks::DirectoryPlaybooks;
@@ -133,6 +133,7 @@ impl Core {
         let engine = Engine::start(config, parts).await.context("start the engine")?;
         engine.weigh_tenants(args.tenant_weights.iter().copied().collect());
         coordinator.attach(Arc::clone(&engine) as _);
+        coordinator.attach_workers(Arc::clone(&engine) as _);
 
         let mut core = Self {
             data,
@@ -188,7 +189,10 @@ impl Core {
                 .await
                 .with_context(|| format!("listen on {address}"))?;
             self.grpc = Some(listener.local_addr()?);
+            // Small messages that somebody waits for: they must not wait for company.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let service = NodeServer::service(Arc::clone(&self.coordinator), Arc::clone(&self.directory) as _);
+            let workers = WorkerServer::service(Arc::clone(&self.coordinator), Arc::clone(&self.directory) as _);
             let stop = self.stop.clone();
             let failed = self.failed.clone().drop_guard();
             self.listeners.spawn(async move {
@@ -196,7 +200,8 @@ impl Core {
                 tonic::transport::Server::builder()
                     .http2_keepalive_interval(Some(KEEPALIVE))
                     .add_service(service)
-                    .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
+                    .add_service(workers)
+                    .serve_with_incoming_shutdown(incoming, stop.cancelled())
                     .await
                     .context("serve nodes")
             });

@@ -6,6 +6,7 @@ pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
 use super::decisions::{DecisionRequest, SignalReceipt, SignalRequest};
+use super::runs::{Run, RunView};
 use super::schedules::Schedules;
 use super::uploads::Uploads;
 use super::view::{DefinitionView, EventView, NodeView, Page, TaskState, WorkflowState, WorkflowSummary, WorkflowView};
@@ -147,6 +148,12 @@ pub trait Backend: Schedules + Uploads {
     /// Starts a workflow.
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 
+    /// Runs one component on a worker.
+    async fn run(&self, run: Run) -> Result<RunView, Refusal>;
+
+    /// Where a run stands; waits for its end up to `wait_ms`, or until there is something else to say.
+    async fn run_result(&self, tenant: TenantId, workflow: WorkflowId, wait_ms: u64) -> Result<RunView, Refusal>;
+
     /// Checks a definition (and parameters, when given) without starting anything.
     async fn validate(
         &self,
@@ -235,6 +242,11 @@ pub trait Backend: Schedules + Uploads {
 
     /// Sets or lifts draining: a draining node finishes what it holds and gets nothing new.
     async fn drain_node(&self, caller: Caller, node: NodeId, drain: bool) -> Result<NodeView, Refusal>;
+
+    /// What the journal's write-ahead log has cost since the process started.
+    fn journal_cost(&self) -> Option<gantry_journal::WalCounters> {
+        None
+    }
 
     /// Whether every partition is owned and recovered.
     async fn ready(&self) -> Result<(), Refusal>;

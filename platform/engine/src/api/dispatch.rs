@@ -1,8 +1,9 @@
 //! How the engine reaches nodes: it borrows credits for one decide, and hands out orders once they are durable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use gantry_proto::v1::{Assignment, CancelStep};
+use gantry_proto::v1::{Assignment, CancelStep, RunAssignment};
 use gantry_proto::{NodeId, PartitionId, TaskId, TenantId, WorkflowId};
 
 /// Whose work a node takes.
@@ -14,6 +15,15 @@ pub enum Serves {
     Tenant(TenantId),
 }
 
+/// What an executor executes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Steps in sandboxes: a node.
+    Sandboxes,
+    /// These components: a worker.
+    Code(Arc<BTreeSet<String>>),
+}
+
 /// A node with capacity to lend, as placement sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -21,6 +31,8 @@ pub struct Candidate {
     pub node: NodeId,
     /// Whose work it takes.
     pub serves: Serves,
+    /// What it executes.
+    pub work: Work,
     /// Assignments that it would take now.
     pub credits: u32,
     /// What it can do.
@@ -40,6 +52,8 @@ pub struct Candidate {
 pub enum Order {
     /// Start a step attempt.
     Assign(NodeId, Box<Assignment>),
+    /// Execute a run of code.
+    Run(NodeId, Box<RunAssignment>),
     /// End a step attempt.
     Cancel(NodeId, CancelStep),
     /// These tasks' workspaces are needed no more.

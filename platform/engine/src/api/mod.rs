@@ -3,6 +3,7 @@
 //! - [`Backend`]: what gateways call.
 //! - [`Uploads`]: the part of it that is about files for workflows to come.
 //! - [`NodePort`]: what the coordinator calls on behalf of nodes.
+//! - [`WorkerPort`]: what it calls on behalf of workers, which run code.
 //! - [`Dispatcher`]: what the engine calls to borrow credits and to send out durable decisions; the coordinator implements it.
 //! - [`Observer`]: told after each durable change; the daemon connects it to the event bus.
 
@@ -10,14 +11,18 @@ pub mod backend;
 pub mod decisions;
 pub mod dispatch;
 pub mod node_port;
+pub mod runs;
 mod schedules;
 pub mod uploads;
 pub mod view;
+pub mod worker_port;
 
 pub use backend::*;
 pub use decisions::*;
 pub use dispatch::*;
 pub use node_port::*;
+pub use runs::*;
 pub use schedules::*;
 pub use uploads::*;
 pub use view::*;
+pub use worker_port::*;

@@ -214,6 +214,11 @@ pub enum WaitingView {
         /// Why.
         failure: FailureView,
     },
+    /// Its code sleeps.
+    CodeSleeps {
+        /// When it goes on.
+        until_ms: u64,
+    },
     /// Nodes that could run it exist, and all are at capacity.
     Capacity {
         /// Tasks of its partition that go before it when slots become free one by one and nothing new comes, by priority, age and tenants' shares.
@@ -320,6 +325,9 @@ pub struct TaskView {
     /// Nodes refused it since it last began: shown as soon as it happens, whatever it waits for by now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedView>,
+    /// Of a task of code: what a worker runs. Its steps are those that the code has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
     /// Leases so far.
     pub attempt: u32,
     /// Holder of the lease.
@@ -335,7 +343,7 @@ pub struct TaskView {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at_ms: Option<u64>,
-    /// Why it failed.
+    /// Why it failed; of code that will be tried again: why it failed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
     /// The workflow that it started.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use gantry_proto::UploadId;
-use gantry_proto::v1::{Artifact, UploadTaken};
+use gantry_proto::v1::{Artifact, Payload, UploadTaken};
 use serde_json::{Map, Value};
 
 use crate::spec::definition::{Definition, WorkspaceSourceDef};
@@ -22,6 +23,8 @@ pub struct Body {
     pub groups: Vec<Option<usize>>,
     /// The workflow's own copies of the uploads that it takes.
     pub uploads: BTreeMap<UploadId, Artifact>,
+    /// Of one task of code: its input, JSON.
+    pub input: Option<Bytes>,
 }
 
 /// What a completed step left.
@@ -42,6 +45,23 @@ pub struct Changes {
     /// Values that win over the workflow's parameters, in this task only.
     #[serde(default)]
     pub params: Map<String, Value>,
+}
+
+impl StepResultBody {
+    /// What code returned: an object's members are outputs; anything else is the output `result`.
+    #[must_use]
+    pub fn of_code(payload: &Payload) -> Self {
+        let json = payload.outputs_json.as_deref().unwrap_or(b"null");
+        let outputs = match serde_json::from_slice(json).unwrap_or(Value::Null) {
+            Value::Object(outputs) => outputs,
+            Value::Null => Map::new(),
+            other => Map::from_iter([("result".to_owned(), other)]),
+        };
+        Self {
+            outputs,
+            artifacts: Vec::new(),
+        }
+    }
 }
 
 impl Body {
@@ -71,6 +91,16 @@ impl Body {
             needs,
             groups,
             uploads: BTreeMap::new(),
+            input: None,
+        }
+    }
+
+    /// One task of code: `input` is JSON.
+    #[must_use]
+    pub fn code(component: &str, input: Bytes) -> Self {
+        Self {
+            input: Some(input),
+            ..Self::new(Definition::code(component), Map::new())
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod body;
+pub mod code;
 pub mod commands;
 pub mod decide;
 pub(crate) mod flow;

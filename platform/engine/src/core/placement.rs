@@ -5,11 +5,12 @@ use gantry_proto::v1::{self};
 use gantry_proto::{NodeId, TenantId};
 
 use super::apply::ApplyError;
+use super::code;
 use super::decide::Batching;
 use super::plan;
 use super::queue::{Class, Passed};
 use super::state::{TaskRef, Workflow};
-use crate::api::{Candidate, Serves};
+use crate::api::{Candidate, Serves, Work};
 use crate::spec::definition::TaskDef;
 
 /// Classes of tasks that one batch finds no node for before it goes on without placing: bounds a batch when there are very many. The rest is looked at
@@ -22,6 +23,14 @@ pub fn missing(tenant: TenantId, task: &TaskDef, candidate: &Candidate) -> Vec<S
     let mut missing = Vec::new();
     if candidate.serves != Serves::All && candidate.serves != Serves::Tenant(tenant) {
         missing.push("a node that serves this tenant".to_owned());
+    }
+    match (task.code(), &candidate.work) {
+        (Some(code), Work::Code(components)) if !components.contains(&code.component) => {
+            missing.push(format!("a worker with component `{}`", code.component));
+        }
+        (Some(code), Work::Sandboxes) => missing.push(format!("a worker with component `{}`", code.component)),
+        (None, Work::Code(_)) => missing.push("a node that runs sandboxes".to_owned()),
+        _ => {}
     }
     for capability in &task.requires.capabilities {
         if !candidate.capabilities.contains(capability) {
@@ -128,6 +137,18 @@ pub fn place(batch: &mut Batching<'_>, candidates: &mut [Candidate]) -> Result<(
             misses += 1;
             continue;
         };
+        if batch.is_code(task) {
+            match code::input(batch.state, task) {
+                Err(fault) => batch.fail_unmade(task, fault)?,
+                Ok(input) => {
+                    let worker = candidates[chosen].node;
+                    candidates[chosen].credits -= 1;
+                    *batch.spent.entry(worker).or_default() += 1;
+                    batch.claim_code(task, worker, input)?;
+                }
+            }
+            continue;
+        }
         match plan::build(batch.state, task) {
             Err(fault) => batch.fail_unplanned(task, fault)?,
             Ok(plan) => {

@@ -303,6 +303,48 @@ pub(crate) fn item<'w>(workflow: &'w Workflow, task: &Task) -> Option<&'w Value>
     parent.items.as_ref().filter(|_| current)?.get(task.row.item? as usize)
 }
 
+/// The input of a task of code among other tasks: its texts are templates.
+pub(super) fn code_input(state: &PartitionState, reference: TaskRef) -> Result<Bytes, PlanFault> {
+    let gone = || PlanFault::new(ErrorCode::Internal, "the definition of the workflow cannot be read");
+    let workflow = state.workflows.get(&reference.0).ok_or_else(gone)?;
+    let position = reference.1 as usize;
+    let (name, definition) = workflow.definition(position).ok_or_else(gone)?;
+    let code = definition.code().ok_or_else(gone)?;
+    let failures = workflow.tasks[position].row.code_failures.unwrap_or(0);
+    let scope = scope(workflow, position, failures + 1);
+    let input = rendered(&code.input, &scope)
+        .map_err(|error| PlanFault::new(ErrorCode::TemplateError, format!("input of task `{name}`: {error}")))?;
+    let json = input.to_string();
+    if json.len() > limits::PARAMETERS_BYTES_MAX {
+        let message = format!(
+            "the input of task `{name}` has {} bytes; the limit is {}",
+            json.len(),
+            limits::PARAMETERS_BYTES_MAX
+        );
+        return Err(PlanFault::new(ErrorCode::TooLarge, message));
+    }
+    Ok(json.into())
+}
+
+fn rendered(value: &Value, scope: &Value) -> Result<Value, String> {
+    Ok(match value {
+        Value::String(template) => Value::String(spec::render(template, scope).map_err(|error| error.to_string())?),
+        Value::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| rendered(item, scope))
+                .collect::<Result<_, _>>()?,
+        ),
+        Value::Object(members) => {
+            let members = members
+                .iter()
+                .map(|(key, item)| Ok((key.clone(), rendered(item, scope)?)));
+            Value::Object(members.collect::<Result<_, String>>()?)
+        }
+        other => other.clone(),
+    })
+}
+
 /// Stored files of a task, in the order of its steps.
 pub(crate) fn artifacts(task: &Task) -> impl Iterator<Item = &v1::Artifact> {
     task.results.iter().flatten().flat_map(|result| &result.artifacts)

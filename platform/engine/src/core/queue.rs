@@ -54,6 +54,11 @@ impl Class {
             part(value.as_bytes());
         }
         part(requires.arch.as_deref().unwrap_or_default().as_bytes());
+        // Code goes to workers that have it, and to nothing else.
+        if let Some(code) = definition.code() {
+            part(b"component");
+            part(code.component.as_bytes());
+        }
         let greatest = |size: fn(&crate::spec::definition::ResourcesDef) -> u64| {
             definition
                 .steps

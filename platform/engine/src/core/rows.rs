@@ -81,6 +81,9 @@ pub struct WorkflowRow {
     /// Which schedule started it, for which time.
     #[prost(message, optional, tag = "41")]
     pub schedule: Option<ScheduleRun>,
+    /// One task of code, submitted without a definition.
+    #[prost(bool, optional, tag = "60")]
+    pub code: Option<bool>,
     /// Signals that wait for a task, oldest first.
     #[prost(message, repeated, tag = "80")]
     pub signals: Vec<SignalRow>,
@@ -212,6 +215,18 @@ pub struct TaskRow {
     /// It was not done by then.
     #[prost(bool, required, tag = "88")]
     pub deadline_passed: bool,
+    /// Of a task of code: what a worker runs.
+    #[prost(string, optional, tag = "60")]
+    pub component: Option<String>,
+    /// Times that the code failed.
+    #[prost(uint32, optional, tag = "61")]
+    pub code_failures: Option<u32>,
+    /// Leases that were lost since the code last did something.
+    #[prost(uint32, optional, tag = "62")]
+    pub code_lost: Option<u32>,
+    /// Position of the record of its last failure.
+    #[prost(uint64, optional, tag = "63")]
+    pub code_error_seq: Option<u64>,
 }
 
 /// Who paused a workflow.

@@ -8,6 +8,7 @@ use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, 
 use serde_json::Value;
 
 use super::body::{Body, Changes, StepResultBody};
+use super::code::{ActivationKey, ActivationRow};
 use super::keep::{ErasedRow, HoldRow};
 use super::mail::{Mail, MailDirty};
 use super::placement::bound_to;
@@ -171,6 +172,8 @@ pub struct Dirty {
     pub uploads: BTreeSet<(TenantId, UploadId)>,
     /// Schedule rows.
     pub schedules: BTreeSet<(TenantId, ScheduleId)>,
+    /// Activation rows.
+    pub activations: BTreeSet<(TaskRef, ActivationKey)>,
     /// Submitted since: they enter the active index.
     pub begun: BTreeSet<WorkflowId>,
     /// Letters.
@@ -202,6 +205,8 @@ pub struct PartitionState {
     pub workflows: BTreeMap<WorkflowId, Workflow>,
     /// Ready tasks in the order in which they are placed.
     pub ready: Queue,
+    /// Activations of tasks of code that have not ended, by task.
+    pub activations: BTreeMap<TaskRef, BTreeMap<ActivationKey, ActivationRow>>,
     /// Due times.
     pub timers: BTreeSet<(u64, Timer)>,
     /// Keys that are remembered.
@@ -233,6 +238,7 @@ impl PartitionState {
             last_at_ms: 0,
             workflows: BTreeMap::new(),
             ready: Queue::default(),
+            activations: BTreeMap::new(),
             timers: BTreeSet::new(),
             idempotency: BTreeMap::new(),
             uploads: BTreeMap::new(),
@@ -261,6 +267,15 @@ impl PartitionState {
             .iter()
             .find(|each| each.row.id == task)?;
         Some((workflow, found.row.index))
+    }
+
+    /// Forgets a workflow that has ended, once that is durable.
+    pub fn forget(&mut self, id: WorkflowId) -> Option<Workflow> {
+        let workflow = self.workflows.remove(&id)?;
+        for task in workflow.tasks.iter().filter(|task| task.row.component.is_some()) {
+            self.activations.remove(&(id, task.row.index));
+        }
+        Some(workflow)
     }
 
     /// When the next timer is due.

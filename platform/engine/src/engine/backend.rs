@@ -14,8 +14,8 @@ use super::uploads::Taken;
 use super::{CallRefusal, Engine, not_found, unexpected, unreadable};
 use crate::api::{
     ArtifactBody, Backend, Caller, DecisionRequest, DefinitionView, EventView, Issue, NodeView, OutputPage, Page,
-    PlaybookPin, Refusal, SignalReceipt, SignalRequest, Submit, SubmitReceipt, TaskState, WorkflowQuery, WorkflowState,
-    WorkflowSummary, WorkflowView,
+    PlaybookPin, Refusal, Run, RunView, SignalReceipt, SignalRequest, Submit, SubmitReceipt, TaskState, WorkflowQuery,
+    WorkflowState, WorkflowSummary, WorkflowView,
 };
 use crate::core::commands::{self, Cancel, Drain};
 use crate::core::{Body, Rejection, Reply};
@@ -72,7 +72,7 @@ pub(super) fn check_labels(labels: &[(String, String)]) -> Result<(), Refusal> {
 }
 
 /// The same request has the same hash: source (or the playbook as it was asked for), parameters and labels, each with its length.
-fn request_hash(
+pub(super) fn request_hash(
     source: &[u8],
     playbook: Option<&PlaybookPin>,
     parameters: &[u8],
@@ -105,8 +105,12 @@ fn request_hash(
 }
 
 impl Engine {
-    fn route(&self, submit: &Submit) -> Result<(PartitionId, Option<[u8; 32]>), Refusal> {
-        let Some(key) = &submit.idempotency_key else {
+    pub(super) fn route_key(
+        &self,
+        tenant: TenantId,
+        key: Option<&str>,
+    ) -> Result<(PartitionId, Option<[u8; 32]>), Refusal> {
+        let Some(key) = key else {
             let entropy = gantry_journal::host::entropy()
                 .map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
             let index = entropy % u64::from(self.partition_count());
@@ -120,12 +124,7 @@ impl Engine {
             );
             return Err(Refusal::new(ErrorCode::InvalidRequest, message));
         }
-        let partition = PartitionId::of(
-            submit.caller.tenant,
-            "idempotency",
-            key.as_bytes(),
-            self.partition_count(),
-        );
+        let partition = PartitionId::of(tenant, "idempotency", key.as_bytes(), self.partition_count());
         Ok((partition, Some(*blake3::hash(key.as_bytes()).as_bytes())))
     }
 
@@ -150,7 +149,7 @@ impl Backend for Engine {
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal> {
         let asked = check_sizes(&submit.source, &submit.parameters)?;
         check_labels(&submit.labels)?;
-        let (partition, key_hash) = self.route(&submit)?;
+        let (partition, key_hash) = self.route_key(submit.caller.tenant, submit.idempotency_key.as_deref())?;
         let Submit {
             caller,
             source,
@@ -233,6 +232,14 @@ impl Backend for Engine {
             Reply::Submitted(receipt) => Ok(receipt),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn run(&self, run: Run) -> Result<RunView, Refusal> {
+        self.run_component(run).await
+    }
+
+    async fn run_result(&self, tenant: TenantId, workflow: WorkflowId, wait_ms: u64) -> Result<RunView, Refusal> {
+        self.wait_for_run(tenant, workflow, wait_ms).await
     }
 
     async fn validate(&self, source: Bytes, parameters: Option<Map<String, Value>>) -> Result<(), Refusal> {
@@ -440,6 +447,10 @@ impl Backend for Engine {
             self.wake_all();
         }
         self.node(caller.tenant, node).await
+    }
+
+    fn journal_cost(&self) -> Option<gantry_journal::WalCounters> {
+        self.storage.store().wal()
     }
 
     async fn ready(&self) -> Result<(), Refusal> {

@@ -6,8 +6,10 @@ mod decisions;
 mod node_port;
 mod pauses;
 mod results;
+mod runs;
 mod schedules;
 mod uploads;
+mod worker_port;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -29,6 +31,7 @@ use crate::api::{Departure, Dispatcher, NodePort as _, Observer, PlaybookSource,
 use crate::core::{Command, Rejection, Reply, Settings};
 use crate::lifecycle::node::NodeState;
 use crate::processor::storage::Storage;
+use crate::processor::waiters::Waiters;
 use crate::processor::{CallError, Fatal, Message, Processor, Shared};
 use crate::processor::{Courier, ProcessorParts};
 use crate::read;
@@ -168,6 +171,7 @@ impl Engine {
             dispatcher,
             observer,
             clock,
+            waiters: Waiters::default(),
             fatal: Fatal::default(),
             weights: RwLock::default(),
             starts: Arc::clone(&starts),

@@ -61,6 +61,32 @@ impl Engine {
         }
     }
 
+    /// Renews leases, whoever holds them.
+    pub(super) async fn renew_leases(&self, node: NodeId, holding: Vec<Assignee>) -> Result<Vec<Verdict>, Refusal> {
+        let mut by_partition: BTreeMap<PartitionId, Vec<(usize, Assignee)>> = BTreeMap::new();
+        for (position, assignee) in holding.iter().enumerate() {
+            by_partition
+                .entry(assignee.workflow.partition())
+                .or_default()
+                .push((position, assignee.clone()));
+        }
+        let mut verdicts = vec![Verdict::Stale; holding.len()];
+        let asked = by_partition.into_iter().map(|(partition, of)| async move {
+            if usize::from(partition.index()) >= self.partitions.len() {
+                return Ok(Vec::new());
+            }
+            let (positions, holding): (Vec<usize>, Vec<Assignee>) = of.into_iter().unzip();
+            let (reply, answer) = oneshot::channel();
+            self.post(partition, Message::Renew { node, holding, reply })?;
+            let verdicts = answer.await.map_err(|_| stopped())?;
+            Ok::<_, Refusal>(positions.into_iter().zip(verdicts).collect())
+        });
+        for (position, verdict) in try_join_all(asked).await?.into_iter().flatten() {
+            verdicts[position] = verdict;
+        }
+        Ok(verdicts)
+    }
+
     /// An attempt that the core does not know any more: its workflow has ended, and its row says how the attempt did.
     async fn verdict_from_rows(&self, node: NodeId, assignee: Assignee) -> Result<Verdict, Refusal> {
         self.blocking(move |storage| {
@@ -168,28 +194,7 @@ impl NodePort for Engine {
 
     async fn renew(&self, node: NodeId, holding: Vec<Assignee>) -> Result<Vec<Verdict>, Refusal> {
         self.see(node, None);
-        let mut by_partition: BTreeMap<PartitionId, Vec<(usize, Assignee)>> = BTreeMap::new();
-        for (position, assignee) in holding.iter().enumerate() {
-            by_partition
-                .entry(assignee.workflow.partition())
-                .or_default()
-                .push((position, assignee.clone()));
-        }
-        let mut verdicts = vec![Verdict::Stale; holding.len()];
-        let asked = by_partition.into_iter().map(|(partition, of)| async move {
-            if usize::from(partition.index()) >= self.partitions.len() {
-                return Ok(Vec::new());
-            }
-            let (positions, holding): (Vec<usize>, Vec<Assignee>) = of.into_iter().unzip();
-            let (reply, answer) = oneshot::channel();
-            self.post(partition, Message::Renew { node, holding, reply })?;
-            let verdicts = answer.await.map_err(|_| stopped())?;
-            Ok::<_, Refusal>(positions.into_iter().zip(verdicts).collect())
-        });
-        for (position, verdict) in try_join_all(asked).await?.into_iter().flatten() {
-            verdicts[position] = verdict;
-        }
-        Ok(verdicts)
+        self.renew_leases(node, holding).await
     }
 
     async fn started(&self, node: NodeId, started: StepStarted) -> Result<Verdict, Refusal> {

@@ -177,6 +177,7 @@ mod tests {
                 task,
                 name: "t".into(),
                 steps: 2,
+                component: None,
             }],
             labels: vec![Label {
                 key: "k".into(),

@@ -54,6 +54,7 @@ fn kind_name(kind: u8) -> String {
         (Kind::Idempotency, "idempotency"),
         (Kind::Node, "node"),
         (Kind::Schedule, "schedule"),
+        (Kind::Activation, "activation"),
     ];
     let found = known.iter().find(|(each, _)| *each as u8 == kind);
     found.map_or_else(|| format!("kind_{kind:02x}"), |(_, name)| (*name).to_owned())

@@ -10,6 +10,7 @@ use gantry_proto::v1::{Event, LogEntry, Record, Row};
 use gantry_proto::{JOURNAL_FORMAT, TenantId, WorkflowId};
 use prost::Message;
 
+use super::code;
 use super::storage::{ContentError, Storage, content_owner};
 use crate::core::{PartitionState, Recorded};
 
@@ -170,6 +171,7 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
         let key = keys::task(partition, workflow.row.tenant, reference.0, task.row.id);
         writes.push(Write::Put(key, row(&task.row)));
     }
+    code::rows(state, writes);
     for id in &dirty.begun {
         let Some(workflow) = state.workflows.get(id).filter(|_| !dirty.ended.contains(id)) else {
             continue;

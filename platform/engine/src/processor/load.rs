@@ -175,6 +175,12 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
     let Some(payload) = records.payload(workflow.row.submit_seq)? else {
         return Ok(());
     };
+    if workflow.row.code.unwrap_or(false) {
+        let component = workflow.tasks.first().and_then(|task| task.row.component.as_deref());
+        let input = payload.parameters_json.unwrap_or_default();
+        workflow.body = Some(Arc::new(Body::code(component.unwrap_or_default(), input)));
+        return super::code::open_results(workflow, records);
+    }
     let unreadable =
         |error: serde_json::Error| ContentError::Read(damaged(format!("the definition of {id}"), error.to_string()));
     let definition =
@@ -211,7 +217,7 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
             task.items = Some(Arc::new(items.unwrap_or_default()));
         }
     }
-    Ok(())
+    super::code::open_results(workflow, records)
 }
 
 /// Everything that a new owner needs: the state of a partition, and where its log ends.
@@ -242,6 +248,7 @@ pub fn recover(
         let found = workflow_rows(store, tenant, id)?;
         let mut workflow = found.ok_or_else(|| damaged(format!("workflow {id}"), "it is active and has no row"))?;
         open_body(&mut workflow, &mut records)?;
+        super::code::load(store, &workflow, &mut state)?;
         state.insert(workflow);
     }
     walk(store, &keys::all_of(Kind::Idempotency, partition), |key, value| {

@@ -1,6 +1,7 @@
 //! The owner of a partition: takes waiting commands, decides, commits, and only then answers, dispatches and tells observers.
 
 pub(crate) mod batch;
+pub(crate) mod code;
 pub(crate) mod courier;
 pub(crate) use batch::node_tenant;
 mod leases;
@@ -11,6 +12,7 @@ mod owner;
 mod pace;
 mod run;
 pub mod storage;
+pub(crate) mod waiters;
 
 pub(crate) use courier::Courier;
 pub use live::{LiveTable, Writing};

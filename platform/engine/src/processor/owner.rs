@@ -338,6 +338,7 @@ impl<'a> Owner<'a> {
                 _ => {}
             }
         }
+        let ends = self.processor.parts.waiters.ends(&events);
         // Output that is being stored is stored before the end is: what comes behind an end would be seen by some readers only.
         for task in &ending {
             shared.live.end(*task).await;
@@ -398,7 +399,7 @@ impl<'a> Owner<'a> {
             }
         }
         for id in std::mem::take(&mut self.state.dirty).ended {
-            self.state.workflows.remove(&id);
+            self.state.forget(id);
         }
         shared.outgoing.add(letters);
         let parts = &self.processor.parts;
@@ -411,6 +412,7 @@ impl<'a> Owner<'a> {
         if !orders.is_empty() {
             parts.dispatcher.dispatch(orders);
         }
+        parts.waiters.tell(ends);
         for (tenant, workflow) in changed {
             parts.observer.workflow_changed(tenant, workflow);
         }

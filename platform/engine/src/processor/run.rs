@@ -17,6 +17,7 @@ use super::load;
 use super::outgoing::Outgoing;
 use super::owner::{Ended, Owner};
 use super::storage::Storage;
+use super::waiters::Waiters;
 use crate::api::{Dispatcher, Observer, Verdict};
 use crate::core::apply::ApplyError;
 use crate::core::queue::Weights;
@@ -97,6 +98,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     /// Woken when schedules owe runs.
     pub(crate) starts: Arc<Waker>,
+    /// Callers that wait for the end of a run.
+    pub(crate) waiters: Waiters,
     /// Why this process cannot go on.
     pub(crate) fatal: Fatal,
     /// What tenants weigh when they share nodes.

@@ -139,6 +139,11 @@ impl Names {
         Self(tasks.map(|task| (task.row.id, task.row.name.clone())).collect())
     }
 
+    fn at(&self, index: u32) -> (String, String) {
+        let found = self.0.get(index as usize);
+        found.map_or_else(Default::default, |(id, name)| (id.to_string(), name.clone()))
+    }
+
     fn of(&self, id: gantry_proto::TaskId) -> &str {
         self.0
             .iter()
@@ -256,6 +261,9 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
         Kind::WorkflowReleased(event) => ("workflow_released", json!({"by": event.by.to_string()})),
         Kind::WorkflowErased(event) => ("workflow_erased", json!({"by": event.by.to_string()})),
         Kind::WorkflowRemoved(_) => return None,
+        kind @ (Kind::ActivationBegun(_) | Kind::ActivationEnded(_) | Kind::RunFailed(_)) => {
+            super::code::event(kind, |index| names.at(index))?
+        }
         Kind::ChildRequested(event) => {
             let (id, name) = task(event.task);
             (

@@ -1,5 +1,6 @@
 //! Views over stored rows and records. Everything in here blocks, and reads durable state only.
 
+mod code;
 mod definition;
 mod events;
 mod list;
@@ -11,6 +12,7 @@ use gantry_journal::keys::{self, Kind};
 use gantry_journal::{SealError, StreamKey};
 use gantry_proto::{NodeId, PartitionId, TenantId};
 
+pub(crate) use code::run;
 pub(crate) use definition::definition_view;
 pub(crate) use events::{each_record, events};
 pub(crate) use list::list;

@@ -96,6 +96,9 @@ impl Loaded {
                 }),
             },
             (Some(WaitKind::Child | WaitKind::Items), _) => Some(self.pending(index)),
+            (Some(WaitKind::RunTimer), _) => Some(WaitingView::CodeSleeps {
+                until_ms: row.wait_until_ms.unwrap_or_default(),
+            }),
             (Some(WaitKind::Sleep), _) => Some(WaitingView::Sleep {
                 until_ms: row.wait_until_ms.unwrap_or_default(),
             }),

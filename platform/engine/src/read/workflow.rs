@@ -119,7 +119,12 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
     let mut tasks = Vec::with_capacity(workflow.tasks.len());
     let mut reasons = BTreeMap::new();
     for (index, task) in workflow.tasks.iter().enumerate() {
-        tasks.push(task_view(&workflow, index, task, &mut records)?);
+        let mut view = task_view(&workflow, index, task, &mut records)?;
+        if task.row.component.is_some() {
+            view.steps = super::code::steps(storage, &workflow, task.row.index, &mut records)?;
+            view.failure = view.failure.or(super::code::last_failure(&task.row, &mut records)?);
+        }
+        tasks.push(view);
         if !task.row.is_ended()
             && let Some(said) = payload(&mut records, task.row.wait_seq)?.and_then(|payload| payload.message)
         {
@@ -232,6 +237,7 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         needs: definition.map(|task| task.needs.clone()).unwrap_or_default(),
         waiting: None,
         refused: refused(row, records)?,
+        component: row.component.clone(),
         attempt: row.attempt,
         node: row.holder,
         ready_at_ms: row.ready_at_ms,

@@ -76,6 +76,62 @@ pub struct TaskDef {
     pub requires: Requires,
 }
 
+/// Code on a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CodeDef {
+    /// Name of a function or workflow that workers register.
+    pub component: String,
+    /// Its input; texts in it are templates.
+    #[serde(default)]
+    pub input: Value,
+}
+
+impl TaskDef {
+    /// What it is when it is code.
+    #[must_use]
+    pub fn code(&self) -> Option<&CodeDef> {
+        match &self.kind {
+            TaskKind::Code(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// Name of the one task of a workflow that is code alone.
+pub const CODE_TASK: &str = "run";
+
+impl Definition {
+    /// Of one task of code, whose input is kept apart.
+    #[must_use]
+    pub fn code(component: &str) -> Self {
+        let task = TaskDef {
+            needs: Vec::new(),
+            for_each: None,
+            when: None,
+            deadline_ms: None,
+            run_on: RunOn::default(),
+            kind: TaskKind::Code(CodeDef {
+                component: component.to_owned(),
+                input: Value::Null,
+            }),
+            steps: Vec::new(),
+            workspace: Vec::new(),
+            inputs: Vec::new(),
+            requires: Requires::default(),
+        };
+        Self {
+            name: component.to_owned(),
+            priority: None,
+            deadline_ms: None,
+            description: None,
+            parameters: Value::Null,
+            tasks: IndexMap::from_iter([(CODE_TASK.to_owned(), task)]),
+            outputs: IndexMap::new(),
+            on_task_failure: FailurePolicy::default(),
+        }
+    }
+}
+
 /// What a task is: what begins once its needs have ended.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +147,8 @@ pub enum TaskKind {
     Signal(SignalDef),
     /// Waits for a decision.
     Approval(ApprovalDef),
+    /// Code, under a lease of a worker.
+    Code(CodeDef),
 }
 
 impl TaskKind {
@@ -109,6 +167,7 @@ impl TaskKind {
             Self::Sleep(_) => "sleep",
             Self::Signal(_) => "signal",
             Self::Approval(_) => "approval",
+            Self::Code(_) => "component",
         }
     }
 }

@@ -144,6 +144,12 @@ pub(super) struct TaskSource {
     /// Short form of a task with one step: what it runs.
     #[serde(default)]
     pub(super) run: Option<RunSource>,
+    /// Instead of steps: code on a worker, by the name that it is registered with.
+    #[serde(default)]
+    pub(super) component: Option<String>,
+    /// With `component` only: what the code is given; texts in it are templates.
+    #[serde(default)]
+    pub(super) with: Option<serde_json::Value>,
     /// Local image of the steps (template).
     #[serde(default)]
     pub(super) image: Option<String>,

@@ -1,6 +1,7 @@
 //! Tests of the crate: scenarios of the core, the engine end to end on the model store, and a seeded random walk.
 
 mod children;
+mod code;
 mod end_to_end;
 mod items;
 mod mail;

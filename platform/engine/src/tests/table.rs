@@ -124,7 +124,7 @@ impl Table {
             self.store.commit(&[batch]).unwrap().remove(0).unwrap();
             self.end = end;
             for id in std::mem::take(&mut self.state.dirty).ended {
-                self.state.workflows.remove(&id);
+                self.state.forget(id);
             }
         }
         if fate == Fate::DiesAfter {

@@ -39,6 +39,7 @@ pub(super) fn candidate(number: u64, credits: u32) -> Candidate {
     Candidate {
         node: node_id(number),
         serves: Serves::All,
+        work: crate::api::Work::Sandboxes,
         credits,
         capabilities: BTreeSet::new(),
         labels: BTreeMap::new(),
@@ -59,6 +60,7 @@ pub(super) struct Desk {
 struct DeskInner {
     candidates: Vec<Candidate>,
     assignments: VecDeque<(NodeId, Assignment)>,
+    runs: VecDeque<(NodeId, v1::RunAssignment)>,
     cancels: VecDeque<(NodeId, CancelStep)>,
     released: Vec<(NodeId, Vec<TaskId>)>,
     resets: u32,
@@ -75,6 +77,17 @@ impl Desk {
         loop {
             let arrived = self.arrived.notified();
             if let Some(next) = self.inner.lock().assignments.pop_front() {
+                return next;
+            }
+            arrived.await;
+        }
+    }
+
+    /// The next run of code; waits for it.
+    pub(super) async fn run(&self) -> (NodeId, v1::RunAssignment) {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(next) = self.inner.lock().runs.pop_front() {
                 return next;
             }
             arrived.await;
@@ -128,6 +141,7 @@ impl Dispatcher for Desk {
         for order in orders {
             match order {
                 Order::Assign(node, assignment) => inner.assignments.push_back((node, *assignment)),
+                Order::Run(node, run) => inner.runs.push_back((node, *run)),
                 Order::Cancel(node, cancel) => inner.cancels.push_back((node, cancel)),
                 Order::Release(node, tasks) => inner.released.push((node, tasks)),
             }

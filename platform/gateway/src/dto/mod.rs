@@ -43,6 +43,22 @@ pub(crate) struct SubmitAnswer {
     pub(crate) replayed: bool,
 }
 
+/// A call of a component.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunBody {
+    /// What the code is given.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) input: serde_json::Value,
+    /// Wait so long for the end, at most 25 s; without it the answer comes as soon as the run is durable.
+    #[serde(default)]
+    pub(crate) wait_ms: u64,
+    /// Free labels.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
 /// Nothing is wrong.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ValidateAnswer {
@@ -309,6 +325,18 @@ pub(crate) struct StatusView {
     pub(crate) reason: Option<String>,
     /// Nodes that serve the tenant.
     pub(crate) nodes: NodesStatus,
+    /// What durability has cost since the daemon started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) journal: Option<JournalStatus>,
+}
+
+/// Cost of the journal.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JournalStatus {
+    /// Times that the write-ahead log was synced.
+    pub(crate) syncs: u64,
+    /// Bytes written to it.
+    pub(crate) bytes: u64,
 }
 
 /// Nodes in numbers.

@@ -9,6 +9,7 @@ pub(crate) mod keys;
 pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod playbooks;
+pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod system;
 pub(crate) mod tasks;

@@ -8,7 +8,7 @@ use serde_json::json as object;
 
 use super::{json, typed};
 use crate::call::{Call, GuardedCall};
-use crate::dto::{Health, NodesStatus, StatusView, WhoAmI};
+use crate::dto::{Health, JournalStatus, NodesStatus, StatusView, WhoAmI};
 use crate::problem::Problem;
 
 #[allow(clippy::unused_async)] // handlers are async
@@ -79,6 +79,10 @@ pub(crate) async fn status(call: GuardedCall) -> Result<Response, Problem> {
         ready: reason.is_none(),
         reason,
         nodes,
+        journal: call.shared.backend.journal_cost().map(|cost| JournalStatus {
+            syncs: cost.syncs,
+            bytes: cost.bytes,
+        }),
     };
     json(StatusCode::OK, &view)
 }

@@ -23,7 +23,7 @@ const SUBMIT_BODY_BYTES_MAX: usize = 2 * (DEFINITION_BYTES_MAX + PARAMETERS_BYTE
 const LABELS_MAX: usize = 32;
 
 /// `traceparent` has 55 characters; later versions may append.
-const TRACEPARENT_BYTES_MAX: usize = 128;
+pub(super) const TRACEPARENT_BYTES_MAX: usize = 128;
 
 const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
 
@@ -136,7 +136,7 @@ fn labels_of_query(call: &GuardedCall) -> Result<BTreeMap<String, String>, Probl
         .collect()
 }
 
-fn idempotency_key(call: &GuardedCall) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(call: &GuardedCall) -> Result<Option<String>, Problem> {
     let Some(value) = call.headers().get("idempotency-key") else {
         return Ok(None);
     };

@@ -5,6 +5,7 @@ mod decisions;
 mod keys;
 mod nodes;
 mod playbooks;
+mod runs;
 mod schedules;
 mod system;
 mod tasks;
@@ -31,6 +32,7 @@ pub fn list() -> Vec<OperationInfo> {
 pub(crate) fn all() -> Vec<Operation> {
     [
         workflows::operations(),
+        runs::operations(),
         tasks::operations(),
         decisions::operations(),
         playbooks::operations(),

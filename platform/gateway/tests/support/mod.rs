@@ -27,11 +27,12 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+mod events;
 mod maintenance;
 mod schedules;
 mod uploads;
-#[allow(unused_imports)] // only some test binaries send files
-pub use uploads::*;
+#[allow(unused_imports)] // only some test binaries send files, or read streams
+pub use {events::*, uploads::*};
 
 pub const ARTIFACT: &[u8] = b"0123456789";
 
@@ -130,6 +131,7 @@ impl Script {
             needs: Vec::new(),
             waiting: None,
             refused: None,
+            component: None,
             attempt: 1,
             node: None,
             ready_at_ms: None,
@@ -300,6 +302,38 @@ impl Backend for Engine {
             "build" => Ok(TaskState::Completed),
             _ => Err(Refusal::new(ErrorCode::DecisionForbidden, "others decide")),
         }
+    }
+
+    async fn run(&self, run: Run) -> Result<RunView, Refusal> {
+        let script = self.0.lock();
+        let result = serde_json::from_slice(&run.input).ok().filter(|_| run.wait_ms > 0);
+        Ok(RunView {
+            id: script.workflow,
+            replayed: run.idempotency_key.is_some(),
+            state: if result.is_some() {
+                WorkflowState::Completed
+            } else {
+                WorkflowState::Active
+            },
+            result,
+            failure: None,
+            retry_at_ms: None,
+            waiting: None,
+        })
+    }
+
+    async fn run_result(&self, tenant: TenantId, workflow: WorkflowId, _: u64) -> Result<RunView, Refusal> {
+        let script = self.0.lock();
+        script.check(tenant, workflow)?;
+        Ok(RunView {
+            id: workflow,
+            replayed: false,
+            state: WorkflowState::Active,
+            result: None,
+            failure: None,
+            retry_at_ms: None,
+            waiting: None,
+        })
     }
 
     async fn validate(&self, source: Bytes, _: Option<serde_json::Map<String, Value>>) -> Result<(), Refusal> {
@@ -634,65 +668,4 @@ pub async fn problem(response: Response<Body>) -> (u16, String) {
     assert_eq!(body["type"], format!("/docs/errors/{code}"));
     assert!(!body["title"].as_str().unwrap().is_empty() && !body["detail"].as_str().unwrap().is_empty());
     (status, code)
-}
-
-/// A server-sent event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    pub id: Option<String>,
-    pub event: String,
-    pub data: String,
-}
-
-/// Reads a stream of events as a client does.
-pub struct Events {
-    body: Body,
-    buffer: String,
-}
-
-impl Events {
-    pub fn new(response: Response<Body>) -> Self {
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self {
-            body: response.into_body(),
-            buffer: String::new(),
-        }
-    }
-
-    /// The next event with data; `None` at the end. Fails the test when nothing comes.
-    pub async fn next(&mut self) -> Option<Sent> {
-        loop {
-            if let Some((block, rest)) = self.buffer.split_once("\n\n") {
-                let (block, rest) = (block.to_owned(), rest.to_owned());
-                self.buffer = rest;
-                let field = |name: &str| {
-                    block
-                        .lines()
-                        .find_map(|line| line.strip_prefix(name).map(|value| value.trim_start().to_owned()))
-                };
-                if let Some(data) = field("data:") {
-                    return Some(Sent {
-                        id: field("id:"),
-                        event: field("event:").unwrap_or_default(),
-                        data,
-                    });
-                }
-                continue;
-            }
-            let frame = tokio::time::timeout(Duration::from_secs(20), self.body.frame())
-                .await
-                .expect("the stream is silent")?;
-            self.buffer
-                .push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
-        }
-    }
-
-    pub async fn all(mut self) -> Vec<Sent> {
-        let mut all = Vec::new();
-        while let Some(event) = self.next().await {
-            all.push(event);
-        }
-        all
-    }
 }

@@ -39,6 +39,13 @@ pub enum Parsed {
         workflow: WorkflowId,
         task: TaskId,
     },
+    /// See [`activation`](super::activation).
+    Activation {
+        partition: PartitionId,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        activation: [u8; ID],
+    },
     /// See [`active`].
     Active {
         partition: PartitionId,
@@ -169,6 +176,12 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
             partition,
             tenant,
             workflow: WorkflowId::from_bytes(id()?),
+        },
+        k if k == Kind::Activation as u8 => Parsed::Activation {
+            partition,
+            tenant,
+            workflow: WorkflowId::from_bytes(id()?),
+            activation: id()?,
         },
         k if k == Kind::Workflow as u8 => Parsed::Workflow {
             partition,

@@ -9,6 +9,8 @@ use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options, WriteBatch,
 };
 
+use rocksdb::statistics::StatsLevel;
+
 use super::anchor::{self, Anchor};
 use super::checkpoint::{self, Checkpoints};
 use super::words::{self, WrittenWords};
@@ -28,6 +30,8 @@ const CACHE_BYTES: usize = 8 << 20;
 const OPEN_TABLES_MAX: i32 = 256;
 /// `RocksDB`'s own log: warnings only, and not for ever.
 const INFO_LOG_BYTES: usize = 1 << 20;
+/// What the manifest's file is made larger by at a time.
+const MANIFEST_BYTES: usize = 64 << 10;
 const LOCK_FILE: &str = "gantry.lock";
 
 pub(super) fn options() -> Options {
@@ -54,6 +58,11 @@ pub(super) fn options() -> Options {
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(INFO_LOG_BYTES);
     options.set_keep_log_file_num(2);
+    // An idle installation should not hold megabytes of disk for a file of a few kilobytes.
+    options.set_manifest_preallocation_size(MANIFEST_BYTES);
+    // Counters only, which cost next to nothing.
+    options.enable_statistics();
+    options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options
@@ -77,7 +86,8 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
         // Without it the database would be made anew over the files of the old one.
         refuse_remains(dir, &path)?;
     }
-    let db = DB::open(&options(), dir).map_err(|error| classify(&path, &error))?;
+    let options = options();
+    let db = DB::open(&options, dir).map_err(|error| classify(&path, &error))?;
     let read = |key: bytes::Bytes| db.get(key).map_err(|error| classify(&path, &error));
     match read(meta::format())? {
         None if existed && db_has_keys(&db) => return Err(OpenError::Foreign { path }),
@@ -130,6 +140,7 @@ pub(super) fn open(dir: &Path, asked: RocksOptions) -> Result<RocksStore, OpenEr
     });
     let store = RocksStore {
         db,
+        options,
         path: dir.to_owned(),
         installation,
         partitions: stored,

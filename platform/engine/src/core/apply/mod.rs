@@ -20,6 +20,7 @@ use gantry_proto::{TenantId, WorkflowId};
 
 pub(crate) use decision::changes_of;
 pub(crate) use items::item_values;
+pub(super) use step::began;
 pub(crate) use step::result_body;
 
 use self::child::{child_ended, child_requested};
@@ -32,6 +33,7 @@ use self::signal::{signal_delivered, signal_received};
 use self::step::{step_assigned, step_ended, step_running};
 use self::task::{lease_ended, task, task_claimed, task_ended, task_readied, task_waiting};
 use self::workflow::{change_workflow, submitted, workflow, workflow_ended};
+use super::code::apply as code;
 use super::rows::IdempotencyRow;
 use super::state::{PartitionState, Timer};
 use crate::lifecycle::IllegalTransition;
@@ -149,6 +151,9 @@ pub fn apply(
         Kind::ScheduleFailed(event) => schedule::schedule_failed(state, place, event),
         Kind::SchedulePaused(event) => schedule::schedule_paused(state, place, event),
         Kind::ScheduleDeleted(event) => schedule::schedule_deleted(state, place, event),
+        Kind::ActivationBegun(event) => code::activation_begun(state, place, event),
+        Kind::ActivationEnded(event) => code::activation_ended(state, place, event),
+        Kind::RunFailed(event) => code::run_failed(state, place, event),
         Kind::IdempotencyRecorded(event) => {
             let key = hash(place, &event.key_hash)?;
             let row = IdempotencyRow {

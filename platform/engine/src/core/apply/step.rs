@@ -71,7 +71,7 @@ pub(super) fn open(
     }
 }
 
-pub(super) fn began(row: &mut TaskRow) -> Result<(), ApplyError> {
+pub(in crate::core) fn began(row: &mut TaskRow) -> Result<(), ApplyError> {
     if row.state() == TaskState::Claimed {
         change_task(row, TaskTrigger::Began)?;
     }

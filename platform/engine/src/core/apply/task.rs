@@ -9,6 +9,7 @@ use super::step::result_body;
 use super::workflow::workflow;
 use super::{ApplyError, Place, end};
 use crate::api::StepState;
+use crate::core::code::apply as code;
 use crate::core::rows::TaskRow;
 use crate::core::state::{PartitionState, Task, TaskRef, Timer};
 use crate::lifecycle::Lifecycle as _;
@@ -170,6 +171,7 @@ pub(super) fn task_ended(
             what: "a task completes before its steps",
         });
     }
+    code::ending(&mut task.row, by)?;
     change_task(&mut task.row, by)?;
     task.row.ended_at_ms = Some(place.at_ms);
     task.row.end_code.clone_from(&event.code);
@@ -208,6 +210,9 @@ pub(super) fn lease_ended(state: &mut PartitionState, place: Place, event: &v1::
         });
     };
     task.row.lease_ms = None;
+    if task.row.component.is_some() && matches!(how, LeaseEnd::Expired | LeaseEnd::Lost) {
+        task.row.code_lost = Some(task.row.code_lost.unwrap_or(0) + 1);
+    }
     if how == LeaseEnd::Refused {
         task.row.refusals += 1;
         task.row.refused_seq = Some(place.seq);

@@ -71,6 +71,7 @@ pub(super) fn submitted(
         schedule: event.schedule.clone(),
         created_at_ms: place.at_ms,
         submit_seq: place.seq,
+        code: event.code,
         tasks_total: u32::try_from(event.tasks.len()).unwrap_or(u32::MAX),
         lineage: event.lineage.clone(),
         priority: event.priority,
@@ -96,6 +97,7 @@ pub(super) fn seeded(seed: &v1::TaskSeed, index: u32) -> Task {
         id: seed.task,
         index,
         name: seed.name.clone(),
+        component: seed.component.clone(),
         ..TaskRow::default()
     };
     row.set_state(TaskState::Pending);

@@ -14,6 +14,7 @@ mod node_register;
 mod pause;
 mod receive;
 mod reconcile;
+mod run_steps;
 mod schedule;
 mod signal;
 mod step_finished;
@@ -41,6 +42,7 @@ pub use node_register::NodeRegister;
 pub use pause::{Pause, Resume};
 pub use receive::{Delivery, Receive};
 pub use reconcile::Reconcile;
+pub use run_steps::{RunAnswer, RunOp, RunSteps};
 pub use schedule::{DeleteSchedule, OweRuns, PauseSchedule, SetSchedule, StartRun};
 pub use signal::Signal;
 pub use step_finished::StepFinished;
@@ -113,6 +115,8 @@ pub enum Reply {
         /// The newest letter.
         through: u64,
     },
+    /// To [`RunSteps`]: one per operation.
+    Run(Vec<RunAnswer>),
     /// To everything that is only done.
     Done,
 }
@@ -155,6 +159,8 @@ commands! {
     Signal,
     /// Decide on a task.
     TaskDecide,
+    /// What the code of one run did.
+    RunSteps,
     /// A step attempt's process runs.
     StepStarted,
     /// A step attempt ended.
@@ -214,6 +220,10 @@ pub fn live(state: &PartitionState, node: NodeId, assignee: &Assignee) -> Option
     }
     let task = state.find(assignee.workflow, assignee.task)?;
     let row = &state.task(task)?.row;
+    if row.component.is_some() {
+        // A run is held as a whole: its activations are not named.
+        return (row.holder == Some(node) && row.fence == assignee.fence).then_some(task);
+    }
     let (step, open) = row.open()?;
     let named = row.holder == Some(node)
         && row.fence == assignee.fence

@@ -55,6 +55,8 @@ impl Reconcile {
             .state
             .workflows
             .values()
+            // Workers keep no workspaces: nothing is asked then.
+            .filter(|_| !self.workspaces.is_empty())
             .flat_map(|workflow| &workflow.tasks)
             .map(|task| task.row.id)
             .collect();

@@ -65,7 +65,7 @@ impl Batching<'_> {
             return self.fan_out(task);
         }
         match &definition.kind {
-            TaskKind::Steps => self.readied(task),
+            TaskKind::Steps | TaskKind::Code(_) => self.readied(task),
             TaskKind::Workflow(_) => self.request_child(task),
             TaskKind::Sleep(sleep) => {
                 let sleep = sleep.clone();

@@ -46,6 +46,10 @@ impl Batching<'_> {
                 None => u32::try_from(task.steps.len()).unwrap_or(u32::MAX),
                 Some(_) => 0,
             },
+            component: task
+                .code()
+                .filter(|_| task.for_each.is_none())
+                .map(|code| code.component.clone()),
         });
         let event = v1::WorkflowSubmitted {
             name: body.definition.name.clone(),
@@ -58,6 +62,7 @@ impl Batching<'_> {
             playbook: birth.playbook,
             schedule: birth.schedule,
             lineage: birth.lineage,
+            code: body.input.is_some().then_some(true),
             priority: birth.priority.or(body.definition.priority),
             deadline_ms: body.definition.deadline_ms.map(|ms| self.now_ms.saturating_add(ms)),
         };

@@ -22,6 +22,12 @@ impl Batching<'_> {
         if row.open().is_some() {
             return self.interrupt(task, StopFor::Deadline);
         }
+        if row.component.is_some() && row.holder.is_some() {
+            self.revoke_code(task)?;
+            let why = said("it was not done by its deadline");
+            self.end_task(task, TaskEnd::Failed, Some(ErrorCode::DeadlineExceeded.as_str()), why)?;
+            return self.settle(task.0);
+        }
         if row.open_child().is_some() || row.fan_seq.is_some() {
             // It ends when what it waits for has ended, which is asked to.
             let why = Some("its task was not done by its deadline".to_owned());

@@ -21,6 +21,10 @@ impl Batching<'_> {
             (None | Some(WaitKind::RetryBackoff | WaitKind::NodeRefused | WaitKind::Infrastructure), _) => {
                 self.readied(task)
             }
+            (Some(WaitKind::RunTimer), _) => {
+                self.end_code_timers(task)?;
+                self.readied(task)
+            }
             // It waits for its workflow to be resumed; no timer of it is set.
             (Some(WaitKind::Exhausted), _) => self.readied(task),
             (Some(WaitKind::Sleep), _) => {

@@ -28,6 +28,12 @@ impl Batching<'_> {
                 return self.end_task(task, TaskEnd::Failed, Some(fault.code.as_str()), said(fault.message));
             }
         };
+        let definition = self
+            .workflow(task.0)
+            .and_then(|workflow| workflow.definition(task.1 as usize));
+        let component = definition
+            .and_then(|(_, task)| task.code())
+            .map(|code| code.component.clone());
         let partition = self.state.partition;
         // Items of before are there still when the task begins anew.
         let before = self
@@ -42,6 +48,7 @@ impl Batching<'_> {
             ),
             name: format!("{name}[{index}]"),
             steps,
+            component: component.clone(),
         });
         let event = v1::TaskFannedOut {
             task: self.task_id(task),

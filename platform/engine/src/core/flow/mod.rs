@@ -25,6 +25,7 @@ pub(crate) use begin::{RESOLVED, SKIPPED};
 pub(in crate::core) use birth::Birth;
 pub(in crate::core) use signal::awaited;
 pub(crate) use step::describe;
+pub(super) use step::pause_ms;
 
 use super::apply::ApplyError;
 use super::decide::Batching;

@@ -19,7 +19,7 @@ const PAUSE_MS: u64 = 200;
 /// Longest such pause.
 const PAUSE_MS_MAX: u64 = 10_000;
 
-fn pause_ms(times: u32) -> u64 {
+pub(in crate::core) fn pause_ms(times: u32) -> u64 {
     PAUSE_MS
         .saturating_mul(1 << times.saturating_sub(1).min(16))
         .min(PAUSE_MS_MAX)
@@ -185,6 +185,9 @@ impl Batching<'_> {
         let Some(row) = self.state.task(task).map(|task| &task.row) else {
             return Ok(());
         };
+        if row.component.is_some() {
+            return self.lose_code(task, how, why);
+        }
         if let Some((index, open)) = row.open() {
             let event = v1::StepEnded {
                 task: row.id,

@@ -28,6 +28,9 @@ impl Batching<'_> {
         if row.is_ended() {
             return Ok(());
         }
+        if row.component.is_some() && row.holder.is_some() {
+            return self.stop_code(task, code, why.and_then(said));
+        }
         if let Some(child) = row.open_child() {
             return self.stop_child(task, child, grace_ms);
         }
@@ -46,8 +49,13 @@ impl Batching<'_> {
         let Some(workflow) = self.workflow(task.0) else {
             return Ok(());
         };
-        let open = workflow.tasks.get(task.1 as usize).and_then(|task| task.row.open());
-        let Some((step, _)) = open else {
+        let row = workflow.tasks.get(task.1 as usize).map(|task| &task.row);
+        if row.is_some_and(|row| row.component.is_some() && row.holder.is_some()) {
+            // Nothing of code is kept by its worker: what it did is journaled, and it goes on by replay.
+            self.revoke_code(task)?;
+            return self.readied(task);
+        }
+        let Some((step, _)) = row.and_then(|row| row.open()) else {
             return Ok(());
         };
         let grace_ms = grace_of(workflow, task, step);

@@ -4,13 +4,13 @@ use gantry_proto::limits::{COMMENT_BYTES_MAX, DECIDERS_MAX, WAIT_MS_MAX};
 
 use super::names::Scope;
 use super::{Check, join};
-use crate::spec::definition::{ApprovalDef, DecidersDef, SignalDef, SleepDef, TaskKind};
+use crate::spec::definition::{ApprovalDef, CodeDef, DecidersDef, SignalDef, SleepDef, TaskKind};
 use crate::spec::scalars;
 use crate::spec::source::{ApprovalSource, DecidersSource, SignalSource, SleepSource, TaskSource};
 use crate::spec::template::has_markup;
 
 /// The keys that say what a task is, and whether they are given.
-fn heads(source: &TaskSource) -> [(&'static str, bool); 6] {
+fn heads(source: &TaskSource) -> [(&'static str, bool); 7] {
     [
         ("run", source.run.is_some()),
         ("steps", source.steps.is_some()),
@@ -18,6 +18,7 @@ fn heads(source: &TaskSource) -> [(&'static str, bool); 6] {
         ("sleep", source.sleep.is_some()),
         ("signal", source.signal.is_some()),
         ("approval", source.approval.is_some()),
+        ("component", source.component.is_some()),
     ]
 }
 
@@ -54,7 +55,7 @@ impl Check<'_> {
         let head = match given.as_slice() {
             [] => {
                 let message = format!(
-                    "task `{name}` has nothing to do; give it `run`, `steps`, `workflow`, `sleep`, `signal` or `approval`"
+                    "task `{name}` has nothing to do; give it `run`, `steps`, `workflow`, `sleep`, `signal`, `approval` or `component`"
                 );
                 self.complain_key(path, message);
                 return None;
@@ -82,6 +83,13 @@ impl Check<'_> {
             (_, Some(sleep), ..) => self.sleep(&place, sleep, scope).map(TaskKind::Sleep),
             (_, _, Some(signal), _) => Some(TaskKind::Signal(self.signal(&place, signal))),
             (.., Some(approval)) => Some(TaskKind::Approval(self.approval(&place, approval, scope))),
+            _ if source.component.is_some() => {
+                // What else it may have is checked where its own keys are.
+                return Some(TaskKind::Code(CodeDef {
+                    component: source.component.clone().unwrap_or_default(),
+                    input: source.with.clone().unwrap_or_default(),
+                }));
+            }
             _ => return Some(TaskKind::Steps),
         };
         for (field, _) in of_steps(source).iter().filter(|(_, given)| *given) {

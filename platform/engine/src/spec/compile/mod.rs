@@ -1,6 +1,7 @@
 //! From a document to a definition.
 
 mod child;
+mod code;
 mod condition;
 mod items;
 mod kind;

@@ -49,6 +49,7 @@ impl Check<'_> {
         if let Some(when) = &source.when {
             self.condition(&join(&path, "when"), when, &before_steps);
         }
+        self.code(&path, source, &before_steps);
         let steps = match kind {
             Some(TaskKind::Steps) => self.steps(&path, source, defaults, parameters, tasks, before),
             _ => Vec::new(),

@@ -130,7 +130,9 @@ fn steps() {
     table(&[
         (
             &task("    image: a\n"),
-            &["3:3 task `t` has nothing to do; give it `run`, `steps`, `workflow`, `sleep`, `signal` or `approval`"],
+            &[
+                "3:3 task `t` has nothing to do; give it `run`, `steps`, `workflow`, `sleep`, `signal`, `approval` or `component`",
+            ],
         ),
         (
             &task("    run: x\n    steps: [{run: y}]\n"),
