@@ -9,6 +9,7 @@ mod cancel;
 mod children;
 mod crash;
 mod docker_down;
+mod erase;
 mod keys;
 mod load;
 mod network;

@@ -4,7 +4,6 @@ mod backup;
 mod cli;
 mod client;
 mod data_dir;
-mod erasures;
 mod fault;
 mod targets;
 mod telemetry;

@@ -93,6 +93,10 @@ names! {
         Pause = "pause",
         /// Decides on a task: approves, retries, skips.
         Decide = "decide",
+        /// Keeps against retention and erasure, or no longer.
+        Hold = "hold",
+        /// Destroys what users wrote.
+        Erase = "erase",
         /// Retires, or takes back.
         Archive = "archive",
         /// Sets or lifts draining.
@@ -133,6 +137,8 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Workflow, Verb::Signal, OPERATORS),
     grant(Resource::Workflow, Verb::Pause, OPERATORS),
     grant(Resource::Workflow, Verb::Decide, OPERATORS),
+    grant(Resource::Workflow, Verb::Hold, ADMINS),
+    grant(Resource::Workflow, Verb::Erase, ADMINS),
     grant(Resource::Event, Verb::Watch, EVERYBODY),
     grant(Resource::Log, Verb::Watch, EVERYBODY),
     grant(Resource::Artifact, Verb::List, EVERYBODY),

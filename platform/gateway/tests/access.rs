@@ -68,6 +68,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("list_nodes", "read"),
     ("get_node", "read"),
     ("drain_node", "operate"),
+    ("hold_workflow", "admin"),
+    ("release_workflow", "admin"),
+    ("erase_workflow", "admin"),
+    ("erase_tenant", "admin"),
     ("list_keys", "admin"),
     ("create_key", "admin"),
     ("revoke_key", "admin"),
@@ -96,6 +100,7 @@ fn path(world: &World, operation: &OperationInfo) -> String {
     let id = match operation.id {
         "get_node" | "drain_node" => node_id().to_string(),
         "get_upload" | "download_upload" | "delete_upload" => upload_id().to_string(),
+        "erase_tenant" => world.engine.0.lock().tenant.to_string(),
         // Revoking something that exists would change the world under the test's feet.
         "revoke_key" => "key_00000000000070008000000000000000".to_owned(),
         "revoke_node_token" => "ntok_00000000000070008000000000000000".to_owned(),

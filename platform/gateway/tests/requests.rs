@@ -360,6 +360,27 @@ async fn cancelling_takes_a_grace_or_nothing() {
 }
 
 #[tokio::test]
+async fn workflows_are_held_released_and_erased() {
+    let world = World::new().await;
+    let one = format!("/api/v1/workflows/{}", world.workflow());
+    let held = world.post(&format!("{one}:hold"), json!({ "reason": "case 17" })).await;
+    assert_eq!(
+        (held.status(), value(held).await),
+        (http::StatusCode::OK, json!({ "held": true }))
+    );
+    let (status, refused) = problem(world.post(&format!("{one}:erase"), json!({})).await).await;
+    assert_eq!((status, refused.as_str()), (409, "legal-hold"));
+    let released = world.post(&format!("{one}:release"), json!({})).await;
+    assert_eq!(value(released).await, json!({ "held": false }));
+    assert_eq!(world.engine.0.lock().kept, ["hold case 17", "release"]);
+    let erased = world.post(&format!("{one}:erase"), json!({})).await;
+    assert_eq!(value(erased).await, json!({ "workflows": 1 }));
+    let tenant = world.engine.0.lock().tenant;
+    let all = world.post(&format!("/api/v1/tenants/{tenant}:erase"), json!({})).await;
+    assert_eq!(value(all).await, json!({ "workflows": 3 }));
+}
+
+#[tokio::test]
 async fn artifacts_are_downloads_with_ranges() {
     let world = World::new().await;
     let one = format!("/api/v1/workflows/{}/artifacts", world.workflow());

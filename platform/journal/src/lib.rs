@@ -10,6 +10,7 @@
 //! | [`keyring`], [`data_key`], [`file_keyring`] | data keys per workflow under a master key file |
 //! | [`segments`] | live output, append-only files per workflow |
 //! | [`blobs`] | artifacts and uploads in object storage |
+//! | [`erasures`] | the list of what was erased, outside of journal and backups |
 //! | [`archive`] | sealed history in object storage, and what says which of it is valid |
 //!
 //! Invariants: nothing is readable before it is durable; a failed commit is never retried on top of applied state; every stored value carries or is
@@ -23,6 +24,7 @@ pub mod blobs;
 pub mod chain;
 pub mod committer;
 pub mod data_key;
+pub mod erasures;
 pub mod file_keyring;
 pub mod host;
 pub mod keyring;
@@ -41,6 +43,7 @@ pub use blobs::{BlobError, BlobInfo, BlobReader, BlobStore};
 pub use chain::{LogPosition, LogReader};
 pub use committer::{Committer, CommitterCounters};
 pub use data_key::DataKey;
+pub use erasures::{Erasure, ErasureError, ErasureList, Erasures};
 pub use file_keyring::FileKeyRing;
 pub use keyring::{KeyRing, SealError, WrappedKey};
 pub use memory::{CommitFault, MemoryStore};

@@ -14,6 +14,7 @@ mod anchor;
 mod checkpoint;
 mod load;
 mod open;
+mod purge;
 mod snapshot;
 mod words;
 
@@ -34,7 +35,7 @@ use self::anchor::Anchor;
 use self::checkpoint::Checkpoints;
 use self::words::WrittenWords;
 use crate::admission::admit;
-use crate::keys::meta;
+use crate::keys::{KeyRange, meta};
 use crate::store::{Batch, CommitError, Direction, Epoch, Pair, ReadError, Store, WalCounters, Write};
 
 /// How a store is opened.
@@ -348,5 +349,9 @@ impl Store for RocksStore {
             Direction::Reverse => cursor.seek_to_last(),
         }
         self.collect(cursor, direction, limit)
+    }
+
+    fn purge(&self, ranges: &[KeyRange]) -> Result<(), ReadError> {
+        purge::purge(&self.db, ranges).map_err(|error| self.read_error(&error))
     }
 }

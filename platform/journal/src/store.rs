@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use gantry_proto::PartitionId;
 
+use crate::keys::KeyRange;
+
 /// Ownership of a partition: every batch names the epoch it was written under, and a batch of an older epoch is refused.
 /// Greater is newer; the first owner has epoch 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +133,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read or finds damage.
     fn scan(&self, from: &[u8], to: &[u8], direction: Direction, limit: usize) -> Result<Vec<Pair>, ReadError>;
+
+    /// Makes the bytes of values that were deleted from `ranges` go from wherever the store still has them: afterwards no file of it holds them. Stores
+    /// that overwrite in place have nothing to do.
+    ///
+    /// # Errors
+    /// When the store cannot; repeating is right.
+    fn purge(&self, ranges: &[KeyRange]) -> Result<(), ReadError> {
+        let _ = ranges;
+        Ok(())
+    }
 }
 
 /// The end of the range of keys that start with `prefix`; empty `prefix` has none and gives 0xff bytes past every key in use.

@@ -97,6 +97,7 @@ async fn a_restore_reaches_the_digest_of_the_cut_and_serves_exactly_what_was_in_
             &restored,
             "--master-key",
             &master,
+            "--no-erasures",
             "-o",
             "json",
         ];
@@ -163,6 +164,7 @@ async fn damaged_foreign_and_incomplete_backups_restore_nothing_that_starts() ->
             &target,
             "--master-key",
             key,
+            "--no-erasures",
         ];
         let output = alone.cli(&arguments).await?.expect_code(1)?;
         for word in words {
@@ -229,6 +231,8 @@ async fn damaged_foreign_and_incomplete_backups_restore_nothing_that_starts() ->
     ];
     let refused = alone.cli(&arguments).await?.expect_code(1)?;
     ensure!(refused.stderr.contains("line 1"), "{}", refused.stderr);
+    let unsaid = alone.cli(&arguments[..6]).await?.expect_code(2)?;
+    ensure!(unsaid.stderr.contains("--erasures"), "{}", unsaid.stderr);
     std::fs::write(
         &list,
         json!({"tenant": tenant, "workflow": erased, "at_ms": 1}).to_string(),
@@ -249,6 +253,11 @@ async fn damaged_foreign_and_incomplete_backups_restore_nothing_that_starts() ->
         dump.stdout
     );
     ensure!(dump.stdout.contains("\"erased\":true"), "{}", dump.stdout);
+    assert_eq!(
+        std::fs::read(Path::new(&target).join("erasures.jsonl"))?,
+        std::fs::read(&list)?,
+        "the next restore is given it too"
+    );
 
     // What a killed restore leaves does not start.
     std::fs::create_dir(alone.path("half"))?;
@@ -284,7 +293,7 @@ async fn output_and_artifacts_come_back() -> Result<()> {
             alone.api.key.clone_from(&world.api.key);
             let master = world.root().join("data/master.key").to_string_lossy().into_owned();
             let restored = alone.path("restored");
-            let arguments = ["restore", &backup, "--data-dir", &restored, "--master-key", &master];
+            let arguments = ["restore", &backup, "--data-dir", &restored, "--master-key", &master, "--no-erasures"];
             alone.cli(&arguments).await?.expect_code(0)?;
             assert_eq!(digest(&alone, &restored).await?, made["verify_digest"].as_str().unwrap_or_default());
             let file = alone.path("export.jsonl");

@@ -57,8 +57,8 @@ pub(crate) enum BackupError {
         "the restored journal has the verify digest {found}, the backup was made of {expected}: the backup is damaged. Use another one"
     )]
     Digest { expected: String, found: String },
-    #[error("the list of erasures {}: {detail}", path.display())]
-    Erasures { path: PathBuf, detail: String },
+    #[error(transparent)]
+    Erasures(#[from] gantry_journal::ErasureError),
     #[error("the daemon is shutting down")]
     Stopped,
 }

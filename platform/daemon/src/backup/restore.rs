@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use gantry_engine::inspect;
 use gantry_engine::verify;
 use gantry_journal::keys::{self, Parsed};
-use gantry_journal::{FileKeyRing, KeyRing as _, Loader, RocksStore};
+use gantry_journal::{ErasureList, Erasures, FileKeyRing, KeyRing as _, Loader, RocksStore};
 use gantry_proto::PartitionId;
 
 use super::manifest::{Header, Manifest, Summary};
@@ -16,7 +16,6 @@ use super::receive::{Check, document, entries, parse_manifest};
 use super::{BackupError, HEADER, KEYS_PREFIX, MANIFEST, pairs, place};
 use crate::data_dir::DataDir;
 use crate::data_dir::stamp::PARTS;
-use crate::erasures::Erasures;
 
 /// What is restored, and where to.
 #[derive(Debug)]
@@ -29,8 +28,8 @@ pub(crate) struct Restore<'a> {
     pub(crate) data_dir: &'a Path,
     /// The master key file to copy into it.
     pub(crate) master_key: &'a Path,
-    /// What was erased since the backup was made.
-    pub(crate) erasures: &'a Erasures,
+    /// What was erased since the backup was made, and the file that says so: the new directory goes on with it.
+    pub(crate) erasures: Option<(&'a Path, &'a Erasures)>,
 }
 
 /// Restores. The directory does not start before all of it has succeeded: its stamp says that a restore is under way, and when one fails everything that
@@ -88,9 +87,10 @@ fn fill(what: &Restore<'_>) -> Result<(Header, Summary), BackupError> {
         });
     }
     let data = DataDir::begin_restore(what.data_dir)?;
+    let none = Erasures::default();
     let mut filler = Filler {
         data: &data,
-        erasures: what.erasures,
+        erasures: what.erasures.map_or(&none, |(_, erasures)| erasures),
         loader: Loader::create(&data.journal())?,
         check: Check::default(),
         manifest: None,
@@ -104,7 +104,11 @@ fn fill(what: &Restore<'_>) -> Result<(Header, Summary), BackupError> {
     for part in [data.segments(), data.blobs()] {
         fs::create_dir_all(&part).map_err(BackupError::io(format!("create {}", part.display())))?;
     }
-    copy_key(what.master_key, &data.master_key())?;
+    private_copy("the master key", what.master_key, &data.master_key())?;
+    match what.erasures {
+        Some((list, _)) => private_copy("the list of erasures", list, &data.erasures())?,
+        None => drop(ErasureList::open(&data.erasures())?),
+    }
     let store = loader.finish(header.partitions)?;
     let found = digest(&store)?;
     if found != manifest.summary.verify_digest {
@@ -215,11 +219,13 @@ impl Filler<'_> {
             match part {
                 "journal" | "keys" => {
                     while let Some((key, value)) = pairs::next(content).map_err(torn)? {
-                        let erased = match keys::parse(&key) {
+                        let left_out = match keys::parse(&key) {
                             Some(Parsed::DataKey { tenant, workflow, .. }) => erasures.covers(tenant, workflow),
+                            // Sealed objects are in no backup: what they held is in the journal, and is sealed anew.
+                            Some(Parsed::Archive { .. } | Parsed::Sealed { .. }) => true,
                             _ => false,
                         };
-                        if !erased {
+                        if !left_out {
                             loader.put(&key, &value)?;
                         }
                     }
@@ -236,14 +242,14 @@ impl Filler<'_> {
     }
 }
 
-fn copy_key(from: &Path, to: &Path) -> Result<(), BackupError> {
+fn private_copy(what: &str, from: &Path, to: &Path) -> Result<(), BackupError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let copy = || -> std::io::Result<()> {
         let mut target = File::options().write(true).create_new(true).mode(0o600).open(to)?;
         std::io::copy(&mut File::open(from)?, &mut target)?;
         target.sync_all()
     };
-    copy().map_err(BackupError::io("copy the master key"))
+    copy().map_err(BackupError::io(format!("copy {what}")))
 }
 
 fn digest(store: &RocksStore) -> Result<String, BackupError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
 use gantry_directory::{Directory as _, SqliteDirectory};
-use gantry_journal::{FileKeyRing, RocksOptions, RocksStore};
+use gantry_journal::{Erasures, FileKeyRing, RocksOptions, RocksStore};
 use gantry_proto::limits;
 use gantry_proto::time::{Clock as _, SystemClock};
 use reqwest::Method;
@@ -19,7 +19,6 @@ use crate::backup::{self, BackupError, Installation, Options, Restore, Split, Su
 use crate::client::Client;
 use crate::client::config::ConnectionArgs;
 use crate::data_dir::DataDir;
-use crate::erasures::Erasures;
 use crate::targets::maintenance::copy_directory;
 
 /// Arguments of `gantry backup`.
@@ -52,9 +51,12 @@ pub(crate) struct RestoreArgs {
     /// The wrapped data keys [default: PATH.keys]
     #[arg(long)]
     keys: Option<PathBuf>,
-    /// List of what was erased since: it stays erased
-    #[arg(long)]
+    /// List of what was erased, the newest there is: it stays erased, and the new directory goes on with it
+    #[arg(long, value_name = "FILE", required_unless_present = "no_erasures")]
     erasures: Option<PathBuf>,
+    /// Nothing was erased since the backup was made, or it may come back
+    #[arg(long, conflicts_with = "erasures")]
+    no_erasures: bool,
 }
 
 pub(crate) async fn backup(args: BackupArgs, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
@@ -161,26 +163,25 @@ pub(crate) fn open_journal(data: &DataDir) -> Result<RocksStore> {
 }
 
 pub(crate) async fn restore(args: RestoreArgs, form: Form) -> Result<Exit> {
-    let erasures = match &args.erasures {
-        Some(path) => Erasures::read(path).map_err(|detail| BackupError::Erasures {
-            path: path.clone(),
-            detail,
-        })?,
-        None => Erasures::default(),
-    };
-    let erased = erasures.len();
     let data_dir = args.data_dir.clone();
     let restored = spawn_blocking(move || {
+        let erasures = args
+            .erasures
+            .as_deref()
+            .map(Erasures::read)
+            .transpose()
+            .map_err(BackupError::from)?;
         let keys = args.keys.unwrap_or_else(|| Split::keys_beside(&args.path));
-        backup::restore(&Restore {
+        let done = backup::restore(&Restore {
             backup: &args.path,
             keys: &keys,
             data_dir: &args.data_dir,
             master_key: &args.master_key,
-            erasures: &erasures,
-        })
+            erasures: args.erasures.as_deref().zip(erasures.as_ref()),
+        });
+        done.map(|(header, summary)| (header, summary, erasures.map_or(0, |list| list.len())))
     });
-    let (header, summary) = restored
+    let (header, summary, erased) = restored
         .await
         .map_err(|error| anyhow!("the restore ended: {error}"))??;
     match form {

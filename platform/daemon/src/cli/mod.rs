@@ -77,7 +77,7 @@ enum Command {
     Init(init::InitArgs),
     /// Submit a workflow and follow it to its end
     Run(run::RunArgs),
-    /// List, show, signal and cancel workflows
+    /// List, show, signal, cancel, hold and erase workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
     /// Decide on a task: approve, reject, retry, skip, resolve, fail

@@ -1,6 +1,6 @@
-//! `gantry workflow`: list, show, signal, cancel.
+//! `gantry workflow`: list, show, signal, cancel, hold, release, erase.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Subcommand;
 use owo_colors::Stream;
 use serde_json::{Value, json};
@@ -73,6 +73,31 @@ pub(crate) enum WorkflowCommand {
         #[arg(long, value_name = "MS")]
         grace_ms: Option<u64>,
     },
+    /// Keep a workflow whatever its retention, and refuse to erase it
+    Hold {
+        /// Workflow id
+        id: String,
+        /// Why, in words
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// End a legal hold
+    Release {
+        /// Workflow id
+        id: String,
+    },
+    /// Destroy what users wrote in an ended workflow, or in all of the tenant's, for good and for every backup
+    Erase {
+        /// Workflow id
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// Every workflow and upload of the key's tenant
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+        /// Really: nothing brings it back
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
@@ -139,6 +164,43 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
             let body = json!({"grace_ms": grace_ms});
             state(&client.post(&format!("/workflows/{id}:cancel"), &body).await?, form)?;
         }
+        WorkflowCommand::Hold { id, reason } => {
+            act(
+                &client,
+                form,
+                &format!("/workflows/{id}:hold"),
+                &json!({"reason": reason}),
+                "held",
+            )
+            .await?;
+        }
+        WorkflowCommand::Release { id } => {
+            act(
+                &client,
+                form,
+                &format!("/workflows/{id}:release"),
+                &json!({}),
+                "released",
+            )
+            .await?;
+        }
+        WorkflowCommand::Erase { id, all: _, yes } => {
+            if !yes {
+                let what = id.as_deref().unwrap_or("a tenant");
+                return Err(Usage(anyhow!(
+                    "erasing {what} destroys definitions, parameters, outputs, logs and artifacts, and nothing brings them back: say --yes"
+                ))
+                .into());
+            }
+            let path = match id {
+                Some(id) => format!("/workflows/{id}:erase"),
+                None => {
+                    let me: Value = client.get("/whoami").await?;
+                    format!("/tenants/{}:erase", me["tenant"].as_str().unwrap_or_default())
+                }
+            };
+            act(&client, form, &path, &json!({}), "erased").await?;
+        }
     }
     Ok(Exit::Ok)
 }
@@ -148,6 +210,14 @@ fn state(answer: &Value, form: Form) -> Result<()> {
     match form {
         Form::Json => output::json(answer),
         Form::Text => output::line(answer.get("state").and_then(Value::as_str).unwrap_or("recorded")),
+    }
+}
+
+async fn act(client: &Client, form: Form, path: &str, body: &Value, done: &str) -> Result<()> {
+    let answer: Value = client.post(path, body).await?;
+    match form {
+        Form::Json => output::json(&answer),
+        Form::Text => output::line(done),
     }
 }
 

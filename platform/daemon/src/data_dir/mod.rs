@@ -177,6 +177,16 @@ impl DataDir {
         self.root.join("blobs")
     }
 
+    /// Sealed history, where it is not in a bucket.
+    pub(crate) fn archive(&self) -> PathBuf {
+        self.root.join("archive")
+    }
+
+    /// What was erased; no backup has it.
+    pub(crate) fn erasures(&self) -> PathBuf {
+        self.root.join("erasures.jsonl")
+    }
+
     /// State of the node that runs in this process.
     pub(crate) fn node(&self) -> PathBuf {
         self.root.join("node")

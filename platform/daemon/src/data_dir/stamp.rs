@@ -18,7 +18,14 @@ pub(crate) const DATA_FORMAT: u32 = 1;
 const FILE: &str = "format.json";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Everything durable that an installation has.
-pub(crate) const PARTS: [&str; 5] = ["master.key", "directory.db", "journal", "segments", "blobs"];
+pub(crate) const PARTS: [&str; 6] = [
+    "master.key",
+    "directory.db",
+    "journal",
+    "segments",
+    "blobs",
+    "erasures.jsonl",
+];
 
 /// The content of the file. Fields are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

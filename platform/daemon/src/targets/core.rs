@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use gantry_coordinator::{Coordinator, CoordinatorConfig, NodeServer, WorkerServer};
 use gantry_directory::{Directory, SqliteDirectory};
 use gantry_engine::api::Observer;
+use gantry_engine::archive::Keeper;
 use gantry_engine::core::Settings;
 use gantry_engine::{Engine, EngineConfig, Parts};
 use gantry_events::{EventBus, MemoryBus, Topic};
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
+use super::archive::ArchiveArgs;
 use super::maintenance::Backups;
 use super::playbooks::DirectoryPlaybooks;
 use crate::data_dir::stamp::PARTS;
@@ -43,6 +45,8 @@ pub(crate) struct CoreArgs {
     /// What a tenant weighs when tenants share nodes (may be given several times); one that is not named weighs 1
     #[arg(long = "tenant-weight", value_name = "TENANT=WEIGHT", value_parser = tenant_weight)]
     tenant_weights: Vec<(TenantId, u32)>,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 fn tenant_weight(text: &str) -> Result<(TenantId, u32), String> {
@@ -73,6 +77,7 @@ pub(crate) struct Core {
     /// Set when a listener ended by itself, or storage failed for good.
     failed: CancellationToken,
     listeners: JoinSet<Result<()>>,
+    keeper: Keeper,
 }
 
 impl Core {
@@ -95,6 +100,9 @@ impl Core {
         let segments = Arc::new(SegmentStore::open(&data.segments()).context("open the output segments")?);
         let blobs = Arc::new(BlobStore::local(&data.blobs()).context("open the blob store")?);
 
+        let archive = args.archive.clone();
+        let (archive, data) =
+            tokio::task::spawn_blocking(move || archive.open(&data).map(|archive| (archive, data))).await??;
         // From now on a part that is missing or another one is damage, and not a new installation.
         data.note(&PARTS, &directory.installation().to_string(), &keyring.id())?;
         let store = Arc::new(store);
@@ -134,6 +142,8 @@ impl Core {
         engine.weigh_tenants(args.tenant_weights.iter().copied().collect());
         coordinator.attach(Arc::clone(&engine) as _);
         coordinator.attach_workers(Arc::clone(&engine) as _);
+        engine.attach_archive(archive);
+        let keeper = Keeper::start(Arc::clone(&engine));
 
         let mut core = Self {
             data,
@@ -146,6 +156,7 @@ impl Core {
             stop,
             failed: CancellationToken::new(),
             listeners: JoinSet::new(),
+            keeper,
         };
         core.listen(bus).await?;
         Ok(core)
@@ -264,6 +275,7 @@ impl Core {
             outcome = outcome.and(ended);
         }
         self.backups.finish().await;
+        self.keeper.stop().await;
         self.engine.shutdown().await;
         self.directory.close().await;
         outcome

@@ -1,5 +1,6 @@
 //! The roles of the binary and how each is wired. Only this folder knows all crates.
 
+mod archive;
 mod core;
 pub(crate) mod dev;
 mod installation;

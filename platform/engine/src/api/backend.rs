@@ -144,7 +144,7 @@ pub struct ArtifactBody {
 
 /// What gateways call. Reads serve only durable state; writes return when durable.
 #[async_trait::async_trait]
-pub trait Backend: Schedules + Uploads {
+pub trait Backend: Schedules + Uploads + super::Keeping {
     /// Starts a workflow.
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 

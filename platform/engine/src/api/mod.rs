@@ -2,6 +2,7 @@
 //!
 //! - [`Backend`]: what gateways call.
 //! - [`Uploads`]: the part of it that is about files for workflows to come.
+//! - [`Keeping`]: what gateways call to keep, and to destroy.
 //! - [`NodePort`]: what the coordinator calls on behalf of nodes.
 //! - [`WorkerPort`]: what it calls on behalf of workers, which run code.
 //! - [`Dispatcher`]: what the engine calls to borrow credits and to send out durable decisions; the coordinator implements it.
@@ -10,6 +11,7 @@
 pub mod backend;
 pub mod decisions;
 pub mod dispatch;
+pub mod keep;
 pub mod node_port;
 pub mod runs;
 mod schedules;
@@ -20,6 +22,7 @@ pub mod worker_port;
 pub use backend::*;
 pub use decisions::*;
 pub use dispatch::*;
+pub use keep::*;
 pub use node_port::*;
 pub use runs::*;
 pub use schedules::*;

@@ -1,6 +1,6 @@
 //! What readers see. Serialised as they are by the gateway: field names are API.
 
-use gantry_proto::{NodeId, SandboxId, TaskId, WorkflowId};
+use gantry_proto::{NodeId, PrincipalId, SandboxId, TaskId, WorkflowId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -148,6 +148,22 @@ pub struct WorkflowView {
     pub tasks: Vec<TaskView>,
     /// Position of the newest record that this view includes.
     pub position: u64,
+    /// It is kept whatever its retention, and cannot be erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldView>,
+    /// When what users wrote in it was destroyed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased_at_ms: Option<u64>,
+}
+
+/// A legal hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HoldView {
+    /// Who asked for it.
+    #[schema(value_type = String)]
+    pub by: PrincipalId,
+    /// Since when.
+    pub at_ms: u64,
 }
 
 /// Why a task does not run though it has not ended.

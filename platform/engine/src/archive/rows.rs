@@ -41,6 +41,12 @@ impl Tables {
         self.builders.contains_key(&table.id)
     }
 
+    /// About what the rows take that were not taken out yet.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.builders.values().map(BatchBuilder::size_bytes).sum()
+    }
+
     /// Takes the batches that are full.
     pub fn full(&mut self) -> Vec<Batch> {
         let full = self.builders.values_mut().filter(|builder| builder.is_full());

@@ -222,6 +222,9 @@ impl Engine {
             let rows = workflow_rows(storage.store().as_ref(), tenant, workflow).map_err(unreadable)?;
             let mut found = rows.ok_or_else(super::not_found)?;
             open_body(&mut found, &mut Records::new(storage, workflow.partition())).map_err(unreadable)?;
+            if found.body.is_none() {
+                return Err(erased());
+            }
             let taken = found.body.iter().flat_map(|body| body.uploads.values());
             let all: BTreeMap<ArtifactId, &Artifact> = found
                 .tasks

@@ -3,6 +3,7 @@
 mod backend;
 mod content;
 mod decisions;
+mod keep;
 mod node_port;
 mod pauses;
 mod results;
@@ -13,7 +14,7 @@ mod worker_port;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::try_join_all;
 use gantry_journal::blobs::BlobStore;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Departure, Dispatcher, NodePort as _, Observer, PlaybookSource, Refusal};
+use crate::archive::ArchiveParts;
 use crate::core::{Command, Rejection, Reply, Settings};
 use crate::lifecycle::node::NodeState;
 use crate::processor::storage::Storage;
@@ -131,6 +133,7 @@ pub struct Engine {
     uploads: Arc<uploads::Held>,
     shutdown: CancellationToken,
     processors: TaskTracker,
+    archive: OnceLock<Arc<ArchiveParts>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -223,6 +226,7 @@ impl Engine {
             uploads: Arc::default(),
             shutdown,
             processors,
+            archive: OnceLock::new(),
         });
         for (partition, mut wait) in starting {
             let verdict = match wait.wait_for(Option::is_some).await {
@@ -356,7 +360,7 @@ impl Engine {
         Ok(answered(answer))
     }
 
-    fn post(&self, partition: PartitionId, message: Message) -> Result<(), Refusal> {
+    pub(crate) fn post(&self, partition: PartitionId, message: Message) -> Result<(), Refusal> {
         self.partition(partition)?
             .mailbox
             .try_send(message)

@@ -9,8 +9,8 @@ use crate::verify::Report;
 /// Pairs that one scan takes.
 const PAGE_PAIRS: usize = 512;
 
-/// Digest of every row and index of a partition: of all keys but the log, which has its chain, and the data keys, which an erasure may take away without
-/// changing what happened.
+/// Digest of every row and index of a partition: of all keys but the log, which has its chain; the data keys, which an erasure may take away without
+/// changing what happened; and the archive's manifest, which says where copies are, and is made anew where there are none.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -18,7 +18,10 @@ pub fn state_digest(store: &dyn Store, partition: PartitionId) -> Result<[u8; 32
     let mut hasher = blake3::Hasher::new();
     // Kinds that later versions add are state as well: all of them, known or not.
     for kind in (Kind::Log as u8 + 1)..=u8::MAX {
-        if kind == Kind::DataKey as u8 {
+        if [Kind::DataKey, Kind::Archive, Kind::Sealed]
+            .map(|each| each as u8)
+            .contains(&kind)
+        {
             continue;
         }
         let mut prefix = vec![kind];

@@ -55,6 +55,12 @@ fn kind_name(kind: u8) -> String {
         (Kind::Node, "node"),
         (Kind::Schedule, "schedule"),
         (Kind::Activation, "activation"),
+        (Kind::Archive, "archive"),
+        (Kind::Sealed, "sealed"),
+        (Kind::Ended, "ended"),
+        (Kind::Hold, "hold"),
+        (Kind::Erased, "erased"),
+        (Kind::Destroy, "destroy"),
     ];
     let found = known.iter().find(|(each, _)| *each as u8 == kind);
     found.map_or_else(|| format!("kind_{kind:02x}"), |(_, name)| (*name).to_owned())

@@ -16,5 +16,5 @@ pub(crate) mod waiters;
 
 pub(crate) use courier::Courier;
 pub use live::{LiveTable, Writing};
-pub use run::{CallError, Message, Processor, Shared};
+pub use run::{CallError, Manifest, Message, Processor, Shared};
 pub(crate) use run::{Fatal, Parts as ProcessorParts};

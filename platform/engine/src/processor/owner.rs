@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gantry_journal::{CommitError, Epoch, LogPosition};
+use gantry_journal::{Batch, CommitError, Epoch, LogPosition};
 use gantry_proto::v1::Assignee;
 use gantry_proto::v1::event::Kind;
 use gantry_proto::{NodeId, PartitionId, TenantId, UploadId, WorkflowId, limits};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::batch;
 use super::leases::Leases;
 use super::pace::Pace;
-use super::run::{Answer, CallError, Message, Processor};
+use super::run::{Answer, CallError, Manifest, Message, Processor};
 use crate::api::{Order, Verdict};
 use crate::core::commands::{LeaseExpired, TimerDue, held, live, reported};
 use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide};
@@ -53,8 +53,10 @@ pub(super) struct Owner<'a> {
     unplaced: bool,
 }
 
+#[derive(Default)]
 struct Round {
     commands: Vec<(Command, Option<oneshot::Sender<Answer>>)>,
+    manifest: Vec<Manifest>,
     woken: bool,
 }
 
@@ -101,18 +103,15 @@ impl<'a> Owner<'a> {
     pub(super) async fn serve(mut self) -> Ended {
         // What recovery found ready is placed at once.
         let mut round = Round {
-            commands: Vec::new(),
             woken: true,
+            ..Round::default()
         };
         loop {
             if let Err(reason) = self.turn(round).await {
                 return Ended::Lost(reason);
             }
             let planned = self.wake_at();
-            round = Round {
-                commands: Vec::new(),
-                woken: false,
-            };
+            round = Round::default();
             let shutdown = self.processor.shutdown.clone();
             let sleep = async {
                 match planned {
@@ -126,7 +125,7 @@ impl<'a> Owner<'a> {
                 () = shutdown.cancelled() => {
                     // What only waited for company is written before we leave.
                     self.lazy_since = self.lazy_since.map(|_| Instant::now() - Duration::from_millis(LAZY_MS));
-                    return match self.turn(Round { commands: Vec::new(), woken: false }).await {
+                    return match self.turn(Round::default()).await {
                         Ok(()) => Ended::Shutdown,
                         Err(reason) => Ended::Lost(reason),
                     };
@@ -197,6 +196,7 @@ impl<'a> Owner<'a> {
             Message::Owed { reply } => {
                 let _ = reply.send(Processor::owed(&self.state));
             }
+            Message::Manifest(rows) => round.manifest.push(rows),
             Message::Queue { workflow, reply } => {
                 let tasks = self
                     .state
@@ -233,7 +233,14 @@ impl<'a> Owner<'a> {
 
     /// One batch: decide, commit, and only then tell.
     async fn turn(&mut self, round: Round) -> Result<(), String> {
-        let Round { mut commands, woken } = round;
+        let Round {
+            mut commands,
+            manifest,
+            woken,
+        } = round;
+        for rows in manifest {
+            self.manifest(rows).await?;
+        }
         let now = Instant::now();
         let now_ms = self.pace.now_ms(self.processor.parts.clock.now_ms(), now);
         if self.state.next_timer_ms().is_some_and(|due| due <= now_ms) {
@@ -298,6 +305,22 @@ impl<'a> Owner<'a> {
         for (reply, answer) in replies {
             let _ = reply.send(answer.map_err(CallError::Rejected));
         }
+        Ok(())
+    }
+
+    /// Writes rows of the archive's manifest. Those of another ownership are dropped: their objects count for nothing.
+    async fn manifest(&mut self, rows: Manifest) -> Result<(), String> {
+        if rows.epoch != self.epoch {
+            return Ok(());
+        }
+        let batch = Batch {
+            partition: self.state.partition,
+            epoch: self.epoch,
+            writes: rows.writes,
+        };
+        let storage = &self.processor.parts.storage;
+        storage.commit(batch).await.map_err(|error| error.to_string())?;
+        let _ = rows.reply.send(());
         Ok(())
     }
 

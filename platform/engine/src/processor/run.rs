@@ -1,10 +1,12 @@
 //! The task of a partition: owns it, serves it, and recovers when its memory cannot be trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gantry_journal::host;
+use gantry_journal::{Epoch, Write};
 use gantry_proto::time::Clock;
 use gantry_proto::v1::Assignee;
 use gantry_proto::{NodeId, PartitionId, WorkflowId};
@@ -81,6 +83,8 @@ pub enum Message {
         /// Them.
         reply: oneshot::Sender<Vec<(ScheduleRow, u64)>>,
     },
+    /// Write rows of the archive's manifest, which are no part of the state.
+    Manifest(Manifest),
     /// Positions of a workflow's tasks in the ready queue.
     Queue {
         /// Which workflow.
@@ -88,6 +92,17 @@ pub enum Message {
         /// By task.
         reply: oneshot::Sender<BTreeMap<TaskRef, u32>>,
     },
+}
+
+/// Rows of the archive's manifest, for whoever owns the partition under the epoch that their objects were named with.
+#[derive(Debug)]
+pub struct Manifest {
+    /// The ownership that they were made under.
+    pub epoch: Epoch,
+    /// What to write.
+    pub writes: Vec<Write>,
+    /// Told when it is durable; dropped when it was not written.
+    pub reply: oneshot::Sender<()>,
 }
 
 /// What a processor works with; the same for all of an engine.
@@ -144,6 +159,8 @@ pub struct Shared {
     pub wake: Notify,
     /// Letters that are durable and not acknowledged.
     pub outgoing: Outgoing,
+    /// Epoch of the ownership; 0 while there is none.
+    pub epoch: AtomicU64,
 }
 
 /// How the first recovery went: `None` while it runs.
@@ -202,6 +219,7 @@ impl Processor {
                 }
             }
             self.shared.live.disown();
+            self.shared.epoch.store(0, Ordering::Release);
             if let Some(reason) = self.parts.storage.store().failure() {
                 self.parts
                     .fatal
@@ -235,6 +253,7 @@ impl Processor {
                 }
             }
         }
+        self.shared.epoch.store(epoch.0, Ordering::Release);
         let owner = Owner::new(self, state, epoch, end);
         // A batch whose outcome was unknown may have made runs owed that nobody was told of.
         owner.wake_starter();
@@ -255,7 +274,7 @@ impl Processor {
                     let _ = reply.send(Err(refusal()));
                 }
                 // Their callers read a dropped reply as unavailable.
-                Message::Renew { .. } | Message::Queue { .. } | Message::Owed { .. } => {}
+                Message::Renew { .. } | Message::Queue { .. } | Message::Owed { .. } | Message::Manifest(_) => {}
             }
         }
     }

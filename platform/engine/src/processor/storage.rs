@@ -192,6 +192,12 @@ impl Storage {
         let wrapped = stored.ok_or(SealError::Erased)?;
         let key = Arc::new(self.keyring.unwrap(tenant, workflow, &WrappedKey(wrapped))?);
         self.open.lock().put(workflow, Arc::clone(&key));
+        // It may have been destroyed since it was read, and forgotten before it was put.
+        let place = keys::data_key(workflow.partition(), tenant, workflow);
+        if self.store.get(&place)?.is_none() {
+            self.open.lock().pop(&workflow);
+            return Err(SealError::Erased.into());
+        }
         Ok(key)
     }
 

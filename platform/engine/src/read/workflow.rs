@@ -11,15 +11,16 @@ use serde_json::{Map, Value};
 
 use super::content;
 use crate::api::{
-    ArtifactView, AttemptView, DecisionView, FailureView, ItemsView, LineageView, PauseView, Refusal, RefusedView,
-    StepState, StepView, TaskState, TaskView, WorkflowSummary, WorkflowView,
+    ArtifactView, AttemptView, DecisionView, FailureView, HoldView, ItemsView, LineageView, PauseView, Refusal,
+    RefusedView, StepState, StepView, TaskState, TaskView, WorkflowSummary, WorkflowView,
 };
 use crate::core::flow::describe;
+use crate::core::keep::{ErasedRow, HoldRow};
 use crate::core::plan;
 use crate::core::rows::{AttemptRow, TaskRow, WorkflowRow};
 use crate::core::state::{Task, Workflow};
 use crate::engine::unreadable;
-use crate::processor::load::{Records, open_body, workflow_rows};
+use crate::processor::load::{Records, decode, open_body, workflow_rows};
 use crate::processor::storage::{ContentError, Storage};
 
 /// A workflow with its view; what only memory knows is filled in afterwards.
@@ -160,12 +161,26 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
         },
         tasks,
         position,
+        hold: kept::<HoldRow>(storage, &keys::hold(id.partition(), tenant, id))?.map(|hold| HoldView {
+            by: hold.by,
+            at_ms: hold.at_ms,
+        }),
+        erased_at_ms: kept::<ErasedRow>(storage, &keys::erased(id.partition(), tenant, id))?.map(|row| row.at_ms),
     };
     Ok(Some(Loaded {
         workflow,
         reasons,
         view,
     }))
+}
+
+/// A row that most workflows have not.
+fn kept<M: prost::Message + Default>(storage: &Storage, key: &[u8]) -> Result<Option<M>, Refusal> {
+    let value = storage.store().get(key).map_err(unreadable)?;
+    let row = value
+        .map(|value| decode("what is kept about a workflow", &value))
+        .transpose();
+    row.map_err(unreadable)
 }
 
 fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Records<'_>) -> Result<TaskView, Refusal> {

@@ -1,5 +1,6 @@
 //! Tests of the crate: scenarios of the core, the engine end to end on the model store, and a seeded random walk.
 
+mod archive;
 mod children;
 mod code;
 mod end_to_end;

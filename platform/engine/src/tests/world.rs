@@ -319,6 +319,24 @@ impl World {
         self.dir.path()
     }
 
+    /// As a process on another state of the store would find things, an older one from a backup for example.
+    pub(super) async fn restart_on(self, store: MemoryStore) -> Self {
+        self.engine.shutdown().await;
+        Self::open(
+            self.dir.clone(),
+            Arc::new(store),
+            self.shelf.clone(),
+            self.clock.clone(),
+            self.partitions,
+        )
+        .await
+    }
+
+    /// A place in the data directory.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(super) async fn submit(&self, source: &str) -> WorkflowId {
         self.engine.submit(submission(source)).await.unwrap().workflow
     }

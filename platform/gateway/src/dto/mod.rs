@@ -1,6 +1,7 @@
 //! Bodies that are the gateway's own; everything else is a view of the engine.
 
 pub(crate) mod decisions;
+pub(crate) mod keep;
 pub(crate) mod playbooks;
 
 use std::collections::BTreeMap;

@@ -78,7 +78,8 @@ pub(crate) async fn logs(call: GuardedCall) -> Result<Response, Problem> {
         step: step.index,
         attempt,
     };
-    let reader = OutputReader::new(watch, key, only, follow, after);
+    let mut reader = OutputReader::new(watch, key, only, follow, after);
+    reader.begin().await?;
 
     if events {
         return Ok(sse::response(&call.shared, as_events(reader)));

@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod decisions;
 pub(crate) mod docs;
 pub(crate) mod events;
+pub(crate) mod keep;
 pub(crate) mod keys;
 pub(crate) mod logs;
 pub(crate) mod nodes;

@@ -2,6 +2,7 @@
 
 mod backup;
 mod decisions;
+mod keep;
 mod keys;
 mod nodes;
 mod playbooks;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Operation> {
         uploads::operations(),
         schedules::operations(),
         nodes::operations(),
+        keep::operations(),
         keys::operations(),
         backup::operations(),
         system::operations(),

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 mod events;
+mod keep;
 mod maintenance;
 mod schedules;
 mod uploads;
@@ -48,6 +49,8 @@ pub struct Script {
     pub output: HashMap<u32, (Vec<Chunk>, bool)>,
     pub submitted: Vec<Submit>,
     pub cancelled: Vec<Option<u64>>,
+    /// Holds and releases.
+    pub kept: Vec<String>,
     pub reads: usize,
     /// Name, media type, lifetime, key and content of each.
     pub uploaded: Vec<(NewUpload, Vec<u8>)>,
@@ -167,6 +170,8 @@ impl Script {
             paused: None,
             tasks: vec![task],
             position: self.records.last().map_or(0, |record| record.position),
+            hold: None,
+            erased_at_ms: None,
         }
     }
 

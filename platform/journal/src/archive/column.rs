@@ -373,6 +373,12 @@ impl BatchBuilder {
         self.rows
     }
 
+    /// About what they take.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.columns.iter().map(Column::size_bytes).sum()
+    }
+
     /// Whether it holds as many rows as a batch may.
     #[must_use]
     pub fn is_full(&self) -> bool {

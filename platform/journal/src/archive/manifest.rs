@@ -30,6 +30,9 @@ pub struct ObjectRow {
     /// Others took its place then: it is served to nobody, and removed once nobody can be reading it any more.
     #[prost(uint64, optional, tag = "6")]
     pub retired_at_ms: Option<u64>,
+    /// Workflows whose rows are in it, or were looked for.
+    #[prost(uint64, required, tag = "7")]
+    pub workflows: u64,
 }
 
 /// How far a tenant's ended workflows are sealed in a partition.
