@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ArtifactId",
         "PrincipalId",
         "UploadId",
+        "BulkId",
     ] {
         builder = builder.extern_path(format!(".gantry.v1.{id}"), format!("crate::ids::{id}"));
     }

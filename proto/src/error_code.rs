@@ -62,6 +62,8 @@ codes! {
     NotFound = "not-found", "Not found";
     /// The entity's state does not allow the operation.
     Conflict = "conflict", "The current state does not allow this";
+    /// What is asked for needs the tree of a task, and it is not kept any more.
+    WorkspaceGone = "workspace-gone", "The workspace is not there any more";
     /// The definition names others to decide on the task.
     DecisionForbidden = "decision-forbidden", "Others are to decide on this";
     /// No task of the workflow waits for a signal of that name.

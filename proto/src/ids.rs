@@ -263,6 +263,8 @@ ids! {
     ArtifactId = "art";
     /// A file that a client stored for workflows to come.
     UploadId = "upl";
+    /// One command for every workflow that a filter fits.
+    BulkId = "bulk";
     /// Who did something: an API key (`key_`), or the system itself.
     PrincipalId = "key";
     /// A token that lets nodes join.

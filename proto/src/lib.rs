@@ -21,14 +21,14 @@ mod generated {
 pub mod v1 {
     pub use crate::generated::*;
     pub use crate::ids::{
-        ArtifactId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId,
+        ArtifactId, BulkId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId,
     };
 }
 
 pub use error_code::ErrorCode;
 pub use ids::{
-    ArtifactId, NodeId, NodeTokenId, PartitionId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId,
-    WorkflowId,
+    ArtifactId, BulkId, NodeId, NodeTokenId, PartitionId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId,
+    UploadId, WorkflowId,
 };
 
 /// Newest version of the node protocol. Both sides speak this and the one before.

@@ -63,6 +63,60 @@ pub const STEP_TIMEOUT_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Longest sleep, and longest wait for a signal or a decision: a leap year. What waits longer belongs into a schedule.
 pub const WAIT_MS_MAX: u64 = 366 * 24 * 3_600_000;
 
+/// Search attributes of one workflow. They are part of its row, which every list reads.
+pub const ATTRIBUTES_MAX: usize = 32;
+
+/// Name of a search attribute.
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 64;
+
+/// Text of a search attribute: what one searches by, not what one reads.
+pub const ATTRIBUTE_TEXT_BYTES_MAX: usize = 256;
+
+/// Text of a filter.
+pub const FILTER_BYTES_MAX: usize = 4_096;
+
+/// Comparisons in one filter: each is made for every row that is looked at.
+pub const FILTER_TERMS_MAX: usize = 64;
+
+/// Rows that one page of a list looks at before it is cut short: a filter that matches nothing must not read the whole history at once.
+pub const LIST_ROWS_MAX: usize = 20_000;
+
+/// Workflows that one bulk operation has sent for and that are not reported: bounds what a cancelled one still does.
+pub const BULK_WINDOW: usize = 256;
+
+/// Workflows that one letter of a bulk operation names: they are acted upon in one batch.
+pub const BULK_LETTER_ITEMS_MAX: usize = 16;
+
+/// Workflows per second that a bulk operation acts upon when it does not say: other work goes on beside it.
+pub const BULK_RATE_DEFAULT: u32 = 100;
+
+/// Workflows per second at most.
+pub const BULK_RATE_MAX: u32 = 1_000;
+
+/// Payload of a signal that is given to many: it goes with every letter.
+pub const BULK_PAYLOAD_BYTES_MAX: usize = 16 << 10;
+
+/// Workflows that a bulk operation names of those that it did not act upon; the newest. All of them are counted.
+pub const BULK_ITEMS_SHOWN_MAX: usize = 100;
+
+/// Bulk operations of one partition that run at once.
+pub const BULKS_OPEN_MAX: usize = 16;
+
+/// Bulk operations of one partition that are kept: they are in memory.
+pub const BULKS_KEPT_MAX: usize = 1_000;
+
+/// How long an ended bulk operation is kept: a week.
+pub const BULK_KEPT_MS: u64 = 7 * 24 * 3_600_000;
+
+/// Rows that a preview of a bulk operation looks at: some hundred milliseconds.
+pub const BULK_PREVIEW_ROWS_MAX: usize = 100_000;
+
+/// Results that a restarted or forked workflow has from the one before: they are journaled again in one batch.
+pub const CARRIED_BYTES_MAX: usize = 16 << 20;
+
+/// Artifacts that it has from there, all together: they are copied while the caller waits.
+pub const CARRIED_ARTIFACTS_BYTES_MAX: u64 = 1 << 30;
+
 /// Payload of a signal: it becomes outputs, as those of a step.
 pub const SIGNAL_BYTES_MAX: usize = 256 << 10;
 

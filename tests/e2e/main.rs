@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod again;
 mod apart;
 mod attempts;
 mod bad_input;
+mod bulk;
 mod cancel;
 mod children;
 mod crash;

@@ -57,6 +57,8 @@ names! {
         Upload = "upload",
         /// What starts playbooks by the calendar.
         Schedule = "schedule",
+        /// One command for many workflows.
+        Bulk = "bulk",
         /// Container hosts.
         Node = "node",
         /// API keys.
@@ -152,6 +154,10 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Upload, Verb::Get, EVERYBODY),
     grant(Resource::Upload, Verb::Create, OPERATORS),
     grant(Resource::Upload, Verb::Delete, OPERATORS),
+    grant(Resource::Bulk, Verb::Get, EVERYBODY),
+    grant(Resource::Bulk, Verb::List, EVERYBODY),
+    grant(Resource::Bulk, Verb::Create, OPERATORS),
+    grant(Resource::Bulk, Verb::Cancel, OPERATORS),
     grant(Resource::Schedule, Verb::Get, EVERYBODY),
     grant(Resource::Schedule, Verb::List, EVERYBODY),
     grant(Resource::Schedule, Verb::Create, OPERATORS),

@@ -5,6 +5,7 @@
 //! | [`api`] | the traits and views that other crates see |
 //! | [`archive`] | history as tables: sealing, retention, erasure |
 //! | [`spec`] | definitions: parsing, schema, templates |
+//! | `filter` | filters of workflows over what is in the clear |
 //! | [`lifecycle`] | states and legal changes, as tables |
 //! | [`core`] | `decide` and `apply`: no clock, no I/O, no randomness |
 //! | [`processor`] | one owner per partition: batches, commits, recovery, leases |
@@ -20,6 +21,7 @@ pub mod api;
 pub mod archive;
 pub mod core;
 pub mod engine;
+mod filter;
 pub mod inspect;
 pub mod lifecycle;
 pub mod processor;
@@ -32,3 +34,4 @@ mod verify_kept;
 mod tests;
 
 pub use engine::{Engine, EngineConfig, Parts, StartError};
+pub use filter::{Filter, FilterError};

@@ -7,6 +7,7 @@ use gantry_journal::{LogReader, ReadError, Store};
 use gantry_proto::{PartitionId, WorkflowId};
 
 use crate::core::apply::{ApplyError, Place, apply};
+use crate::core::bulk::BulkRow;
 use crate::core::rows::{IdempotencyRow, NodeRow, ScheduleRow, UploadRow};
 use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
@@ -101,8 +102,8 @@ pub fn verify(store: &dyn Store, partition: PartitionId) -> Result<Report, Verif
                 if there {
                     code::compare(store, &state, id).map_err(code_differs)?;
                 }
+                kept.ended(&workflow.row, there);
                 state.forget(id);
-                kept.ended(id, there);
             }
         }
         kept.erased.extend(dirty.erased);
@@ -209,6 +210,15 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
         Ok(())
     })?;
     wrong.extend(schedules_left.keys().map(|id| format!("schedule {id}")));
+    let mut bulks_left = state.bulks.clone();
+    walk(store, &keys::all_of(Kind::Bulk, partition), |_, value| {
+        let row: BulkRow = decode("the row of a bulk operation", value)?;
+        if bulks_left.remove(&row.id).as_ref() != Some(&row) {
+            wrong.push(format!("bulk operation {}", row.id));
+        }
+        Ok(())
+    })?;
+    wrong.extend(bulks_left.keys().map(|id| format!("bulk operation {id}")));
     let mut nodes_left = state.nodes.clone();
     walk(store, &keys::all_of(Kind::Node, partition), |_, value| {
         let row: NodeRow = decode("a node row", value)?;

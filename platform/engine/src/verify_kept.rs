@@ -8,7 +8,9 @@ use gantry_proto::{TenantId, WorkflowId};
 
 use crate::core::PartitionState;
 use crate::core::keep::{ErasedRow, HoldRow};
+use crate::core::rows::WorkflowRow;
 use crate::core::state::WorkflowRef;
+use crate::processor::batch::closed_state;
 use crate::processor::load::{decode, walk};
 use crate::verify::{VerifyError, differs};
 
@@ -16,7 +18,7 @@ use crate::verify::{VerifyError, differs};
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     /// Ended, with rows that are right.
-    there: BTreeSet<WorkflowId>,
+    there: BTreeMap<WorkflowId, (TenantId, u8)>,
     /// Ended, without rows: the log must yet say why.
     gone: BTreeSet<WorkflowId>,
     /// Erased, and not removed since.
@@ -25,8 +27,12 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// A workflow ended, and its rows were found or not.
-    pub(crate) fn ended(&mut self, id: WorkflowId, found: bool) {
-        if found { &mut self.there } else { &mut self.gone }.insert(id);
+    pub(crate) fn ended(&mut self, row: &WorkflowRow, found: bool) {
+        if found {
+            self.there.insert(row.id, (row.tenant, closed_state(row)));
+        } else {
+            self.gone.insert(row.id);
+        }
     }
 
     /// The log says that a workflow was removed.
@@ -53,8 +59,25 @@ impl Kept {
             }
             Ok(())
         })?;
-        if let Some(id) = listed.symmetric_difference(&self.there).next() {
+        let there: BTreeSet<WorkflowId> = self.there.keys().copied().collect();
+        if let Some(id) = listed.symmetric_difference(&there).next() {
             return Err(differs(format!("workflow {id}"), "the index of ends is wrong about it"));
+        }
+        let mut closed = BTreeMap::new();
+        walk(store, &keys::all_of(Kind::Closed, state.partition), |key, _| {
+            if let Some(Parsed::Closed {
+                tenant,
+                state,
+                workflow,
+                ..
+            }) = keys::parse(key)
+            {
+                closed.insert(workflow, (tenant, state));
+            }
+            Ok(())
+        })?;
+        if closed != self.there {
+            return Err(differs("the index of ended workflows", "it is not what the log says"));
         }
         let mut holds: BTreeMap<WorkflowRef, HoldRow> = BTreeMap::new();
         walk(store, &keys::all_of(Kind::Hold, state.partition), |key, value| {
@@ -81,6 +104,6 @@ impl Kept {
                 return Err(differs(format!("workflow {id}"), "it was erased and has a data key"));
             }
         }
-        Ok(self.there)
+        Ok(there)
     }
 }

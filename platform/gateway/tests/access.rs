@@ -59,6 +59,12 @@ const EXPECTED: &[(&str, &str)] = &[
     ("delete_upload", "operate"),
     ("list_schedules", "read"),
     ("set_schedule", "operate"),
+    ("restart_workflow", "operate"),
+    ("fork_workflow", "operate"),
+    ("list_bulk", "read"),
+    ("get_bulk", "read"),
+    ("start_bulk", "operate"),
+    ("cancel_bulk", "operate"),
     ("get_schedule", "read"),
     ("delete_schedule", "operate"),
     ("pause_schedule", "operate"),
@@ -99,6 +105,7 @@ fn rank(scope: &str) -> usize {
 fn path(world: &World, operation: &OperationInfo) -> String {
     let id = match operation.id {
         "get_node" | "drain_node" => node_id().to_string(),
+        "get_bulk" | "cancel_bulk" => support::bulk::bulk_id().to_string(),
         "get_upload" | "download_upload" | "delete_upload" => upload_id().to_string(),
         "erase_tenant" => world.engine.0.lock().tenant.to_string(),
         // Revoking something that exists would change the world under the test's feet.
@@ -130,6 +137,7 @@ fn body(operation: &OperationInfo) -> Value {
         "set_schedule" => json!({ "playbook": "deploy", "cron": "0 6 * * *" }),
         "backfill_schedule" => json!({ "from_ms": 1, "to_ms": 2 }),
         "import_playbooks" => json!({ "format": 1, "playbooks": [] }),
+        "start_bulk" => json!({ "operation": "pause", "where": "true" }),
         "drain_node" => json!({ "drain": true }),
         "signal_workflow" => json!({ "name": "go" }),
         "create_key" => json!({ "name": "x", "scope": "read" }),

@@ -235,6 +235,32 @@ async fn a_body_without_announced_length_is_bounded_too() {
 }
 
 #[tokio::test]
+async fn bulk_requests_say_what_they_are_about() {
+    let world = World::new().await;
+    let path = "/api/v1/bulk";
+    for bad in [
+        json!({ "operation": "pause" }),
+        json!({ "operation": "erase", "where": "true" }),
+        json!({ "operation": "pause", "where": "true", "dry_runn": true }),
+        json!({ "operation": "pause", "where": "true", "grace_ms": 5 }),
+        json!({ "operation": "signal", "where": "true" }),
+    ] {
+        assert_eq!(
+            problem(world.post(path, bad.clone()).await).await,
+            (400, "invalid-request".into()),
+            "{bad}"
+        );
+    }
+    let started = world.post(path, json!({ "operation": "pause", "where": "true" })).await;
+    assert_eq!(started.status(), 202);
+    assert!(started.headers().contains_key("location"));
+    let counted = world
+        .post(path, json!({ "operation": "pause", "where": "true", "dry_run": true }))
+        .await;
+    assert_eq!(counted.status(), 200);
+}
+
+#[tokio::test]
 async fn misspelt_and_odd_queries_are_refused() {
     let world = World::new().await;
     for query in [

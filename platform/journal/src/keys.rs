@@ -4,7 +4,7 @@
 //! the tenant, because a partition's log is read in sequence whoever it belongs to.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
+use gantry_proto::{BulkId, NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
 
 use crate::store::prefix_end;
 
@@ -60,6 +60,10 @@ pub enum Kind {
     Sent = 0x61,
     /// Which letters of a partition have been received.
     Received = 0x62,
+    /// An ended workflow, by how it ended.
+    Closed = 0x70,
+    /// A bulk operation.
+    Bulk = 0x71,
 }
 
 /// A range of keys, `from..to`.
@@ -183,6 +187,31 @@ pub fn active(partition: PartitionId, tenant: TenantId, workflow: WorkflowId) ->
     with_ids(Kind::Active, partition, &[tenant.as_bytes(), workflow.as_bytes()])
 }
 
+/// All active workflows of a tenant in a partition, oldest first.
+#[must_use]
+pub fn actives_of(partition: PartitionId, tenant: TenantId) -> KeyRange {
+    KeyRange::of_prefix(with_ids(Kind::Active, partition, &[tenant.as_bytes()]))
+}
+
+/// An ended workflow, by how it ended: `state` is the number of its lifecycle state.
+#[must_use]
+pub fn closed(partition: PartitionId, tenant: TenantId, state: u8, workflow: WorkflowId) -> Bytes {
+    let mut key = head(Kind::Closed, partition, HEAD + 2 * ID + 1);
+    key.put_slice(tenant.as_bytes());
+    key.put_u8(state);
+    key.put_slice(workflow.as_bytes());
+    key.freeze()
+}
+
+/// All workflows of a tenant in a partition that ended so, oldest first.
+#[must_use]
+pub fn closed_of(partition: PartitionId, tenant: TenantId, state: u8) -> KeyRange {
+    let mut prefix = head(Kind::Closed, partition, HEAD + ID + 1);
+    prefix.put_slice(tenant.as_bytes());
+    prefix.put_u8(state);
+    KeyRange::of_prefix(prefix.freeze())
+}
+
 /// Where a workflow's records of the log entry at `first_seq` are. The value is written by [`timeline_value`].
 #[must_use]
 pub fn timeline(partition: PartitionId, tenant: TenantId, workflow: WorkflowId, first_seq: u64) -> Bytes {
@@ -244,6 +273,12 @@ pub fn node(partition: PartitionId, tenant: TenantId, node: NodeId) -> Bytes {
 #[must_use]
 pub fn schedule(partition: PartitionId, tenant: TenantId, schedule: ScheduleId) -> Bytes {
     with_ids(Kind::Schedule, partition, &[tenant.as_bytes(), schedule.as_bytes()])
+}
+
+/// The row of a bulk operation.
+#[must_use]
+pub fn bulk(partition: PartitionId, tenant: TenantId, bulk: BulkId) -> Bytes {
+    with_ids(Kind::Bulk, partition, &[tenant.as_bytes(), bulk.as_bytes()])
 }
 
 /// The tenant of a key of any kind but the log and the store's own.

@@ -50,6 +50,7 @@ impl Submissions {
             parameters: serde_json::Map::new(),
             idempotency_key: asked.key.clone(),
             labels: Vec::new(),
+            attributes: serde_json::Map::new(),
             traceparent: None,
             playbook: None,
             priority: None,

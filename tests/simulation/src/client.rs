@@ -7,6 +7,8 @@ use std::time::Duration;
 use gantry_engine::Engine;
 use gantry_engine::api::{Refusal, SubmitReceipt, WorkflowState, WorkflowView};
 
+use gantry_proto::BulkId;
+
 use crate::world::World;
 
 /// What a client hears.
@@ -16,6 +18,7 @@ pub(crate) enum Reply {
     State(Result<WorkflowState, Refusal>),
     View(Result<Box<WorkflowView>, Refusal>),
     Done(Result<(), Refusal>),
+    Bulk(Result<BulkId, Refusal>),
     /// Of many calls at once: answered, and refused for want of room.
     Many {
         answered: usize,

@@ -1,5 +1,9 @@
 //! What clients do: one file per primitive in `tests/simulation/operations`, each with what it does and what must hold of it. See the README there.
 
+#[path = "../operations/again.rs"]
+mod again;
+#[path = "../operations/bulk.rs"]
+mod bulk;
 #[path = "../operations/cancel.rs"]
 mod cancel;
 #[path = "../operations/drain.rs"]
@@ -70,5 +74,7 @@ pub(crate) fn all() -> Vec<Box<dyn Operation>> {
         Box::new(look::Look::at(3)),
         Box::<retry::Retry>::default(),
         Box::new(flood::Flood::at(5)),
+        Box::new(bulk::Bulk::at(6)),
+        Box::new(again::Restart::at(7)),
     ]
 }

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod backup;
+mod bulk;
 mod doctor;
 mod follow;
 mod init;
@@ -80,6 +81,9 @@ enum Command {
     /// List, show, signal, cancel, hold and erase workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
+    /// Cancel, pause, resume, signal or retry every workflow that a filter fits
+    #[command(subcommand)]
+    Bulk(bulk::BulkCommand),
     /// Decide on a task: approve, reject, retry, skip, resolve, fail
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -134,6 +138,7 @@ impl Cli {
             Command::Run(args) => run::run(args, &connection, form).await,
             Command::Task(command) => task::run(command, &connection, form).await,
             Command::Workflow(command) => workflow::run(command, &connection, form).await,
+            Command::Bulk(command) => bulk::run(command, &connection, form).await,
             Command::Playbook(command) => playbook::run(command, &connection, form).await,
             Command::Schedule(command) => schedule::run(command, &connection, form).await,
             Command::Logs(args) => logs::run(args, &connection).await,

@@ -41,6 +41,9 @@ pub(crate) struct RunArgs {
     /// How soon its tasks get nodes, 0 (last) to 9; as the definition says when absent
     #[arg(long, value_name = "0-9", value_parser = clap::value_parser!(u32).range(0..=9))]
     priority: Option<u32>,
+    /// What it is found by: `name=text`, or `name:=json` for numbers, true, false and `{"time": "2030-01-31T08:00:00Z"}`
+    #[arg(long = "attribute", value_name = "NAME=VALUE")]
+    attributes: Vec<String>,
     /// Repeating the command with the same key returns the same workflow
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -51,6 +54,7 @@ pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) 
     let mut parameters = parameters(&args.params).map_err(Usage)?;
     let uploads = uploads(&args.uploads, &parameters).map_err(Usage)?;
     let labels = labels(&args.labels).map_err(Usage)?;
+    let attributes = named("search attribute", &args.attributes).map_err(Usage)?;
     let client = Client::new(connection.resolve()?)?;
     for (name, file) in uploads {
         // The same command sends the same file under the same key, and so names the same upload in the same submission.
@@ -62,6 +66,9 @@ pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) 
         json!({"definition": definition, "playbook": args.playbook, "parameters": parameters, "labels": labels});
     if let Some(priority) = args.priority {
         body["priority"] = json!(priority);
+    }
+    if !attributes.is_empty() {
+        body["attributes"] = Value::Object(attributes);
     }
     let mut request = client.request(Method::POST, "/workflows").json(&body);
     if let Some(key) = &args.idempotency_key {
@@ -173,23 +180,27 @@ pub(super) fn read_text(file: &PathBuf, limit: u64) -> Result<String> {
 }
 
 pub(super) fn parameters(given: &[String]) -> Result<Map<String, Value>> {
-    let mut parameters = Map::new();
-    for text in given {
-        let (name, value) = parameter(text)?;
-        if parameters.insert(name.clone(), value).is_some() {
-            bail!("parameter `{name}` is given twice");
-        }
-    }
-    Ok(parameters)
+    named("parameter", given)
 }
 
-fn parameter(text: &str) -> Result<(String, Value)> {
+/// `name=text` or `name:=json`, each name once.
+fn named(what: &str, given: &[String]) -> Result<Map<String, Value>> {
+    let mut values = Map::new();
+    for text in given {
+        let (name, value) = one(what, text)?;
+        if values.insert(name.clone(), value).is_some() {
+            bail!("{what} `{name}` is given twice");
+        }
+    }
+    Ok(values)
+}
+
+fn one(what: &str, text: &str) -> Result<(String, Value)> {
     let Some((name, value)) = text.split_once('=') else {
-        bail!("`{text}` is not a parameter: write name=value, or name:=json");
+        bail!("`{text}` is no {what}: write name=value, or name:=json");
     };
     if let Some(name) = name.strip_suffix(':') {
-        let value =
-            serde_json::from_str(value).with_context(|| format!("parameter `{name}`: `{value}` is not JSON"))?;
+        let value = serde_json::from_str(value).with_context(|| format!("{what} `{name}`: `{value}` is not JSON"))?;
         return Ok((name.to_owned(), value));
     }
     Ok((name.to_owned(), Value::String(value.to_owned())))
@@ -239,11 +250,11 @@ mod tests {
 
     #[test]
     fn parameters_are_text_unless_json_is_asked_for() {
-        assert_eq!(parameter("a=1").unwrap(), ("a".to_owned(), json!("1")));
-        assert_eq!(parameter("a=x=y").unwrap(), ("a".to_owned(), json!("x=y")));
-        assert_eq!(parameter("a:=[1]").unwrap(), ("a".to_owned(), json!([1])));
-        assert!(parameter("a:=[1").is_err());
-        assert!(parameter("a").is_err());
+        assert_eq!(one("parameter", "a=1").unwrap(), ("a".to_owned(), json!("1")));
+        assert_eq!(one("parameter", "a=x=y").unwrap(), ("a".to_owned(), json!("x=y")));
+        assert_eq!(one("parameter", "a:=[1]").unwrap(), ("a".to_owned(), json!([1])));
+        assert!(one("parameter", "a:=[1").is_err());
+        assert!(one("parameter", "a").is_err());
         assert!(parameters(&["a=1".to_owned(), "a=2".to_owned()]).is_err());
     }
 }

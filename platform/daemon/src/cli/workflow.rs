@@ -6,7 +6,7 @@ use owo_colors::Stream;
 use serde_json::{Value, json};
 
 use super::table::Table;
-use super::{Exit, Form, Usage, follow, output};
+use super::{Exit, Form, Usage, follow, output, run};
 use crate::client::Client;
 use crate::client::config::ConnectionArgs;
 use crate::client::model::{List, Summary, Workflow};
@@ -14,23 +14,7 @@ use crate::client::model::{List, Summary, Workflow};
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkflowCommand {
     /// Newest first
-    Ls {
-        /// Only these states, comma separated
-        #[arg(long)]
-        state: Option<String>,
-        /// Only this name
-        #[arg(long)]
-        name: Option<String>,
-        /// Only those that this workflow started
-        #[arg(long, value_name = "ID")]
-        parent: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-        /// Continue a list
-        #[arg(long)]
-        cursor: Option<String>,
-    },
+    Ls(Box<ListArgs>),
     /// Tasks, steps and attempts of one workflow
     Show {
         /// Workflow id
@@ -64,6 +48,26 @@ pub(crate) enum WorkflowCommand {
     Resume {
         /// Workflow id
         id: String,
+    },
+    /// Start an ended workflow again, with the results of what need not run again
+    Restart {
+        /// Workflow id
+        id: String,
+        #[command(flatten)]
+        from: FromArgs,
+    },
+    /// Start a workflow with the results of another one and other parameters
+    Fork {
+        /// Workflow id
+        id: String,
+        #[command(flatten)]
+        from: FromArgs,
+        /// Parameter `name=text`, or `name:=json`, that wins over the old one
+        #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+        params: Vec<String>,
+        /// Label `key=value` that wins over the old one
+        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
     },
     /// Ask a workflow to end
     Cancel {
@@ -100,24 +104,109 @@ pub(crate) enum WorkflowCommand {
     },
 }
 
+/// From where on things are done again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FromArgs {
+    /// This task and all that need it run again; only what did not complete when absent
+    #[arg(long = "from", value_name = "TASK")]
+    task: Option<String>,
+    /// Repeating the command with the same key returns the same workflow
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+async fn again(client: &Client, path: &str, from: FromArgs, mut body: Value, form: Form) -> Result<()> {
+    if let Some(task) = from.task {
+        body["from"] = json!({ "task": task });
+    }
+    let mut request = client.request(reqwest::Method::POST, path).json(&body);
+    if let Some(key) = &from.idempotency_key {
+        request = request.header("idempotency-key", key);
+    }
+    let answer: Value = client.send(request).await?.json().await.context("read the answer")?;
+    match form {
+        Form::Json => output::json(&answer),
+        Form::Text => output::line(answer.get("id").and_then(Value::as_str).unwrap_or_default()),
+    }
+}
+
+/// Arguments of `gantry workflow ls`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only those that this filter fits, such as "state == 'failed' && attr.customer == 'acme'"
+    #[arg(long = "where", value_name = "FILTER")]
+    filter: Option<String>,
+    /// Only these states, comma separated
+    #[arg(long)]
+    state: Option<String>,
+    /// Only this name
+    #[arg(long)]
+    name: Option<String>,
+    /// Only runs of this playbook
+    #[arg(long)]
+    playbook: Option<String>,
+    /// Only runs of this schedule
+    #[arg(long)]
+    schedule: Option<String>,
+    /// Only those that this workflow started
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Only with this label
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// Only submitted at this time or later, such as 2026-03-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    created_from: Option<String>,
+    /// Only submitted before this time
+    #[arg(long, value_name = "TIME")]
+    created_before: Option<String>,
+    /// Only ended at this time or later
+    #[arg(long, value_name = "TIME")]
+    ended_from: Option<String>,
+    /// Only ended before this time
+    #[arg(long, value_name = "TIME")]
+    ended_before: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Continue a list
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl ListArgs {
+    fn query(&self) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &self.limit.to_string());
+        for (key, value) in [
+            ("where", &self.filter),
+            ("state", &self.state),
+            ("name", &self.name),
+            ("playbook", &self.playbook),
+            ("schedule", &self.schedule),
+            ("parent", &self.parent),
+            ("created_from", &self.created_from),
+            ("created_before", &self.created_before),
+            ("ended_from", &self.ended_from),
+            ("ended_before", &self.ended_before),
+            ("cursor", &self.cursor),
+        ] {
+            if let Some(value) = value {
+                query.append_pair(key, value);
+            }
+        }
+        for label in &self.labels {
+            query.append_pair("label", label);
+        }
+        query.finish()
+    }
+}
+
 pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
     let client = Client::new(connection.resolve()?)?;
     match command {
-        WorkflowCommand::Ls {
-            state,
-            name,
-            parent,
-            limit,
-            cursor,
-        } => {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", &limit.to_string());
-            for (key, value) in [("state", state), ("name", name), ("parent", parent), ("cursor", cursor)] {
-                if let Some(value) = value {
-                    query.append_pair(key, &value);
-                }
-            }
-            let document: Value = client.get(&format!("/workflows?{}", query.finish())).await?;
+        WorkflowCommand::Ls(args) => {
+            let document: Value = client.get(&format!("/workflows?{}", args.query())).await?;
             match form {
                 Form::Json => output::json(&document)?,
                 Form::Text => list(&serde_json::from_value(document)?)?,
@@ -159,6 +248,20 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
                 &client.post(&format!("/workflows/{id}:resume"), &json!({})).await?,
                 form,
             )?;
+        }
+        WorkflowCommand::Restart { id, from } => {
+            again(&client, &format!("/workflows/{id}:restart"), from, json!({}), form).await?;
+        }
+        WorkflowCommand::Fork {
+            id,
+            from,
+            params,
+            labels,
+        } => {
+            let parameters = run::parameters(&params).map_err(Usage)?;
+            let labels = run::labels(&labels).map_err(Usage)?;
+            let body = json!({"parameters": parameters, "labels": labels});
+            again(&client, &format!("/workflows/{id}:fork"), from, body, form).await?;
         }
         WorkflowCommand::Cancel { id, grace_ms } => {
             let body = json!({"grace_ms": grace_ms});
@@ -239,6 +342,9 @@ fn list(page: &List<Summary>) -> Result<()> {
     }
     table.print()?;
     if let Some(cursor) = &page.next_cursor {
+        if let Some(time) = page.searched_to_ms {
+            eprintln!("searched back to {}", output::time(time));
+        }
         eprintln!("more: --cursor {cursor}");
     }
     Ok(())

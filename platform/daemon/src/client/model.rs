@@ -83,6 +83,8 @@ pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,
     #[serde(default)]
     pub(crate) next_cursor: Option<String>,
+    #[serde(default)]
+    pub(crate) searched_to_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -5,10 +5,14 @@ use futures_util::stream::BoxStream;
 pub use gantry_journal::segments::{Chunk, StreamKey};
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, WorkflowId};
 
+use super::again::AgainRequest;
+use super::bulk::Bulks;
 use super::decisions::{DecisionRequest, SignalReceipt, SignalRequest};
 use super::runs::{Run, RunView};
 use super::schedules::Schedules;
 use super::uploads::Uploads;
+pub use crate::filter::TimeRange;
+
 use super::view::{DefinitionView, EventView, NodeView, Page, TaskState, WorkflowState, WorkflowSummary, WorkflowView};
 
 /// Who asks: the tenant comes from the credential alone.
@@ -33,6 +37,8 @@ pub struct Submit {
     pub idempotency_key: Option<String>,
     /// Free labels, shown and filtered by.
     pub labels: Vec<(String, String)>,
+    /// What it is found by, beside what its definition says, and winning over that: texts, numbers, true, false, or `{"time": ...}`.
+    pub attributes: serde_json::Map<String, serde_json::Value>,
     /// W3C trace context of the caller.
     pub traceparent: Option<String>,
     /// How soon its tasks go among those of its tenant, 0 to `PRIORITY_MAX`; none: as the definition says.
@@ -117,6 +123,16 @@ pub struct WorkflowQuery {
     pub name: Option<String>,
     /// Only runs of this playbook, any version.
     pub playbook: Option<String>,
+    /// Only runs of the schedule of this name.
+    pub schedule: Option<String>,
+    /// Only those with all of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Only those that were submitted then.
+    pub created: TimeRange,
+    /// Only those that ended then.
+    pub ended: TimeRange,
+    /// Only those that this filter fits, see [`crate::Filter`].
+    pub filter: Option<String>,
     /// Only those that this workflow started.
     pub parent: Option<WorkflowId>,
     /// Continue after this workflow (exclusive); newest first.
@@ -144,7 +160,7 @@ pub struct ArtifactBody {
 
 /// What gateways call. Reads serve only durable state; writes return when durable.
 #[async_trait::async_trait]
-pub trait Backend: Schedules + Uploads + super::Keeping {
+pub trait Backend: Schedules + Uploads + Bulks + super::Keeping {
     /// Starts a workflow.
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 
@@ -153,6 +169,10 @@ pub trait Backend: Schedules + Uploads + super::Keeping {
 
     /// Where a run stands; waits for its end up to `wait_ms`, or until there is something else to say.
     async fn run_result(&self, tenant: TenantId, workflow: WorkflowId, wait_ms: u64) -> Result<RunView, Refusal>;
+
+    /// Starts a workflow that has the earlier results of another one: a restart or a fork. [`ErrorCode::WorkspaceGone`] when it would need the tree of a task,
+    /// [`ErrorCode::ContentErased`] when what the old one did was erased.
+    async fn again(&self, request: AgainRequest) -> Result<SubmitReceipt, Refusal>;
 
     /// Checks a definition (and parameters, when given) without starting anything.
     async fn validate(

@@ -8,7 +8,9 @@
 //! - [`Dispatcher`]: what the engine calls to borrow credits and to send out durable decisions; the coordinator implements it.
 //! - [`Observer`]: told after each durable change; the daemon connects it to the event bus.
 
+mod again;
 pub mod backend;
+mod bulk;
 pub mod decisions;
 pub mod dispatch;
 pub mod keep;
@@ -19,7 +21,9 @@ pub mod uploads;
 pub mod view;
 pub mod worker_port;
 
+pub use again::*;
 pub use backend::*;
+pub use bulk::*;
 pub use decisions::*;
 pub use dispatch::*;
 pub use keep::*;

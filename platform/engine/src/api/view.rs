@@ -16,6 +16,8 @@ pub struct Page<T: ToSchema> {
     pub items: Vec<T>,
     /// Pass as `cursor` to get the next page; absent on the last.
     pub next_cursor: Option<String>,
+    /// The page was cut short because many did not match: everything made at this time or later has been looked at.
+    pub searched_to_ms: Option<u64>,
 }
 
 /// Why something failed.
@@ -60,6 +62,12 @@ pub struct WorkflowSummary {
     /// The playbook version that it runs, `name@version`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub playbook: Option<String>,
+    /// Which workflow it has earlier results of, when it is a restart or a fork.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginView>,
+    /// Search attributes: texts, numbers, true, false, times as `{"time": ...}`.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub attributes: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
 /// What a definition says, for people who look at it before they run it.
@@ -91,6 +99,19 @@ pub struct TaskOutline {
     pub steps: Vec<String>,
     /// blake3 of its compiled form, hexadecimal: tells whether two versions differ in it.
     pub digest: String,
+}
+
+/// Which workflow a restarted or forked one has earlier results of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OriginView {
+    /// That one.
+    #[schema(value_type = String)]
+    pub workflow: WorkflowId,
+    /// `restart` or `fork`.
+    pub kind: String,
+    /// From which task on things are done again, when one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
 }
 
 /// Where a workflow comes from that another one started.
@@ -327,6 +348,8 @@ pub struct TaskView {
     pub state: TaskState,
     /// What it is: steps, sleep, signal, approval.
     pub kind: String,
+    /// It did not run here: it has the results of the workflow that this one restarts or forks.
+    pub carried: bool,
     /// How it completed, if not by its own work: skipped, resolved, timed_out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,

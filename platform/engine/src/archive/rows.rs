@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_journal::archive::{Batch, BatchBuilder, ColumnError, Table, Value};
-use gantry_proto::v1::{EndCause, Label, Record};
+use gantry_proto::v1::{EndCause, Label, Record, SearchAttribute};
 use prost::Message as _;
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use crate::api::{EventView, StepState};
 use crate::core::rows::{AttemptRow, StepRow, TaskRow, WorkflowRow};
 use crate::core::state::Workflow;
 use crate::read::cause_text;
+use crate::spec::attribute_json;
 
 /// Collects rows of several tables. Whoever fills it takes full batches out.
 #[derive(Debug)]
@@ -108,6 +109,19 @@ fn labels(labels: &[Label]) -> Value {
     Value::Json(serde_json::Value::Object(object).to_string())
 }
 
+fn attributes(attributes: &[SearchAttribute]) -> Value {
+    let object: serde_json::Map<_, _> = attributes
+        .iter()
+        .map(|attribute| {
+            let value = attribute_json(attribute);
+            // A time is a text here, which a query casts.
+            let time = value.get("time").cloned();
+            (attribute.name.clone(), time.unwrap_or(value))
+        })
+        .collect();
+    Value::Json(serde_json::Value::Object(object).to_string())
+}
+
 fn workflow_values(row: &WorkflowRow) -> Vec<Value> {
     vec![
         Value::text(row.id),
@@ -115,7 +129,7 @@ fn workflow_values(row: &WorkflowRow) -> Vec<Value> {
         Value::text(row.state()),
         Value::text(row.submitted_by),
         labels(&row.labels),
-        Value::Json("{}".to_owned()),
+        attributes(&row.attributes),
         Value::Text(hex::encode(&row.digest)),
         Value::of(row.traceparent.clone(), Value::Text),
         Value::time(row.created_at_ms),

@@ -6,6 +6,8 @@
 
 pub mod apply;
 pub mod body;
+pub mod bulk;
+pub mod carried;
 pub mod code;
 pub mod commands;
 pub mod decide;

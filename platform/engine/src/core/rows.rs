@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use gantry_proto::v1::{
-    Decision, EndCause, Fault, Label, Lineage, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext, ScheduleOverlap,
-    ScheduleRun, StopFor, WaitKind,
+    Decision, EndCause, Fault, Label, Lineage, Origin, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext,
+    ScheduleOverlap, ScheduleRun, SearchAttribute, StopFor, WaitKind,
 };
 use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
 
@@ -96,6 +96,12 @@ pub struct WorkflowRow {
     /// It was not done by then.
     #[prost(bool, required, tag = "84")]
     pub deadline_passed: bool,
+    /// What it is found by.
+    #[prost(message, repeated, tag = "200")]
+    pub attributes: Vec<SearchAttribute>,
+    /// Which workflow it has earlier results of.
+    #[prost(message, optional, tag = "201")]
+    pub origin: Option<Origin>,
     /// Hashes of the newest callers' ids of signals, oldest first.
     #[prost(bytes = "bytes", repeated, tag = "81")]
     pub signal_ids: Vec<Bytes>,
@@ -215,6 +221,9 @@ pub struct TaskRow {
     /// It was not done by then.
     #[prost(bool, required, tag = "88")]
     pub deadline_passed: bool,
+    /// It has results of steps that ran in another workflow.
+    #[prost(bool, required, tag = "200")]
+    pub carried: bool,
     /// Of a task of code: what a worker runs.
     #[prost(string, optional, tag = "60")]
     pub component: Option<String>,
@@ -617,9 +626,6 @@ impl WorkflowRow {
     /// Completed, failed or cancelled.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        matches!(
-            self.state(),
-            WorkflowState::Completed | WorkflowState::Failed | WorkflowState::Cancelled
-        )
+        self.state().is_end()
     }
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId, limits};
+use gantry_proto::{BulkId, NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId, limits};
 use serde_json::Value;
 
 use super::body::{Body, Changes, StepResultBody};
+use super::bulk::BulkRow;
 use super::code::{ActivationKey, ActivationRow};
 use super::keep::{ErasedRow, HoldRow};
 use super::mail::{Mail, MailDirty};
@@ -151,6 +152,8 @@ pub enum Timer {
     Upload(UploadId),
     /// A schedule fires.
     Schedule(ScheduleId),
+    /// A bulk operation is forgotten.
+    Bulk(BulkId),
     /// A task has to be done.
     TaskDeadline(TaskRef),
     /// A workflow has to be done.
@@ -174,6 +177,8 @@ pub struct Dirty {
     pub schedules: BTreeSet<(TenantId, ScheduleId)>,
     /// Activation rows.
     pub activations: BTreeSet<(TaskRef, ActivationKey)>,
+    /// Bulk operations.
+    pub bulks: BTreeSet<(TenantId, BulkId)>,
     /// Submitted since: they enter the active index.
     pub begun: BTreeSet<WorkflowId>,
     /// Letters.
@@ -215,6 +220,8 @@ pub struct PartitionState {
     pub uploads: BTreeMap<UploadId, UploadRow>,
     /// Schedules.
     pub schedules: BTreeMap<ScheduleId, ScheduleRow>,
+    /// Bulk operations.
+    pub bulks: BTreeMap<BulkId, BulkRow>,
     /// Nodes that this partition owns.
     pub nodes: BTreeMap<NodeId, NodeRow>,
     /// Legal holds.
@@ -243,6 +250,7 @@ impl PartitionState {
             idempotency: BTreeMap::new(),
             uploads: BTreeMap::new(),
             schedules: BTreeMap::new(),
+            bulks: BTreeMap::new(),
             nodes: BTreeMap::new(),
             holds: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -370,6 +378,14 @@ impl PartitionState {
     pub fn insert_upload(&mut self, row: UploadRow) {
         self.timers.insert((row.expires_at_ms, Timer::Upload(row.id)));
         self.uploads.insert(row.id, row);
+    }
+
+    /// Puts a bulk operation in, with its timer.
+    pub fn insert_bulk(&mut self, row: BulkRow) {
+        if let Some(expires) = row.expires_at_ms {
+            self.timers.insert((expires, Timer::Bulk(row.id)));
+        }
+        self.bulks.insert(row.id, row);
     }
 
     /// Puts a loaded schedule in.

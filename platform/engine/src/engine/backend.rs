@@ -13,9 +13,9 @@ use super::content::segment_refusal;
 use super::uploads::Taken;
 use super::{CallRefusal, Engine, not_found, unexpected, unreadable};
 use crate::api::{
-    ArtifactBody, Backend, Caller, DecisionRequest, DefinitionView, EventView, Issue, NodeView, OutputPage, Page,
-    PlaybookPin, Refusal, Run, RunView, SignalReceipt, SignalRequest, Submit, SubmitReceipt, TaskState, WorkflowQuery,
-    WorkflowState, WorkflowSummary, WorkflowView,
+    AgainRequest, ArtifactBody, Backend, Caller, DecisionRequest, DefinitionView, EventView, Issue, NodeView,
+    OutputPage, Page, PlaybookPin, Refusal, Run, RunView, SignalReceipt, SignalRequest, Submit, SubmitReceipt,
+    TaskState, WorkflowQuery, WorkflowState, WorkflowSummary, WorkflowView,
 };
 use crate::core::commands::{self, Cancel, Drain};
 use crate::core::{Body, Rejection, Reply};
@@ -78,6 +78,7 @@ pub(super) fn request_hash(
     parameters: &[u8],
     labels: &[(String, String)],
     priority: Option<u32>,
+    attributes: &Map<String, Value>,
 ) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
@@ -100,6 +101,10 @@ pub(super) fn request_hash(
     if let Some(priority) = priority {
         part(b"priority");
         part(&priority.to_be_bytes());
+    }
+    if !attributes.is_empty() {
+        part(b"attributes");
+        part(Value::Object(attributes.clone()).to_string().as_bytes());
     }
     *hasher.finalize().as_bytes()
 }
@@ -158,14 +163,19 @@ impl Backend for Engine {
             traceparent,
             playbook,
             priority,
+            attributes,
             ..
         } = submit;
         if priority.is_some_and(|priority| priority > limits::PRIORITY_MAX) {
             let message = format!("the priority is 0 to {}", limits::PRIORITY_MAX);
             return Err(Refusal::new(ErrorCode::InvalidRequest, message));
         }
-        let idempotency =
-            key_hash.map(|key| (key, request_hash(&source, playbook.as_ref(), &asked, &labels, priority)));
+        let idempotency = key_hash.map(|key| {
+            (
+                key,
+                request_hash(&source, playbook.as_ref(), &asked, &labels, priority, &attributes),
+            )
+        });
         let compiling = source.clone();
         // A megabyte of YAML takes a while: off the async threads.
         let compiled = self
@@ -182,6 +192,8 @@ impl Backend for Engine {
         let (compiled, parameters, definition_json) = compiled?;
         let parameters_json =
             serde_json::to_vec(&parameters).map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
+        let attributes = spec::attributes(&compiled.definition, &parameters, &attributes)
+            .map_err(|issues| invalid(ErrorCode::InvalidParameters, "a search attribute is not valid", issues))?;
         let uploads = spec::uploads(&compiled.definition, &parameters)
             .map_err(|issues| invalid(ErrorCode::InvalidParameters, "an upload is not named", issues))?;
         let taken = if uploads.is_empty() {
@@ -211,12 +223,15 @@ impl Backend for Engine {
             idempotency,
             priority,
             labels: labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
+            attributes,
             traceparent,
             playbook: playbook.map(|pin| PlaybookRef {
                 name: pin.name,
                 version: pin.version,
             }),
             schedule: None,
+            origin: None,
+            carried: Vec::new(),
         };
         let reply = match taken {
             None => self.call(partition, command).await?,
@@ -240,6 +255,10 @@ impl Backend for Engine {
 
     async fn run_result(&self, tenant: TenantId, workflow: WorkflowId, wait_ms: u64) -> Result<RunView, Refusal> {
         self.wait_for_run(tenant, workflow, wait_ms).await
+    }
+
+    async fn again(&self, request: AgainRequest) -> Result<SubmitReceipt, Refusal> {
+        self.begin_again(request).await
     }
 
     async fn validate(&self, source: Bytes, parameters: Option<Map<String, Value>>) -> Result<(), Refusal> {
@@ -352,6 +371,7 @@ impl Backend for Engine {
 
     async fn workflows(&self, tenant: TenantId, query: WorkflowQuery) -> Result<Page<WorkflowSummary>, Refusal> {
         let partitions = self.partition_count();
+        let query = read::ListQuery::new(query)?;
         self.blocking(move |storage| read::list(storage, partitions, tenant, &query))
             .await
     }

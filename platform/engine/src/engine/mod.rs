@@ -1,6 +1,8 @@
 //! The handle that puts an engine together: one processor per partition, and the traits that others call.
 
+mod again;
 mod backend;
+mod bulk;
 mod content;
 mod decisions;
 mod keep;
@@ -168,7 +170,7 @@ impl Engine {
             partitions: config.partitions,
             ..config.settings
         };
-        let starts = Arc::new(Waker::default());
+        let (starts, bulks) = (Arc::new(Waker::default()), Arc::new(Waker::default()));
         let parts = Arc::new(ProcessorParts {
             storage: Arc::clone(&storage),
             dispatcher,
@@ -178,6 +180,7 @@ impl Engine {
             fatal: Fatal::default(),
             weights: RwLock::default(),
             starts: Arc::clone(&starts),
+            bulks: Arc::clone(&bulks),
             draining: RwLock::default(),
             unfit: RwLock::default(),
             uploads_gone: Notify::new(),
@@ -257,6 +260,12 @@ impl Engine {
             shutdown: engine.shutdown.clone(),
         };
         engine.processors.spawn(starter.run());
+        let runner = bulk::Runner {
+            engine: Arc::downgrade(&engine),
+            waker: bulks,
+            shutdown: engine.shutdown.clone(),
+        };
+        engine.processors.spawn(runner.run());
         Ok(engine)
     }
 

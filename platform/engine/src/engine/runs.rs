@@ -96,7 +96,14 @@ impl Engine {
         let idempotency = key.map(|key| {
             (
                 key,
-                request_hash(run.component.as_bytes(), None, &run.input, &run.labels, None),
+                request_hash(
+                    run.component.as_bytes(),
+                    None,
+                    &run.input,
+                    &run.labels,
+                    None,
+                    &serde_json::Map::new(),
+                ),
             )
         });
         let submit = Submit {
@@ -115,9 +122,12 @@ impl Engine {
                 .into_iter()
                 .map(|(key, value)| Label { key, value })
                 .collect(),
+            attributes: Vec::new(),
             traceparent: run.traceparent,
             playbook: None,
             schedule: None,
+            origin: None,
+            carried: Vec::new(),
             priority: None,
         };
         Ok((id, submit))

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use gantry_proto::vocabulary;
-use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, TaskId, TenantId, WorkflowId};
+use gantry_proto::{
+    ArtifactId, BulkId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId,
+};
 use prost_types::field_descriptor_proto::{Label, Type};
 use serde_json::{Map, Value, json};
 
@@ -92,7 +94,10 @@ pub(super) fn message(name: &str, mut bytes: &[u8]) -> Option<Value> {
             1 => {
                 let (head, rest) = bytes.split_first_chunk::<8>()?;
                 bytes = rest;
-                json!(u64::from_le_bytes(*head))
+                match field.kind {
+                    Type::Double => json!(f64::from_le_bytes(*head)),
+                    _ => json!(u64::from_le_bytes(*head)),
+                }
             }
             2 => {
                 let length = usize::try_from(vocabulary::varint(&mut bytes)?).ok()?;
@@ -152,6 +157,9 @@ fn id(name: &str, bytes: &[u8]) -> Option<String> {
         "NodeId" => NodeId::from_bytes(raw).to_string(),
         "SandboxId" => SandboxId::from_bytes(raw).to_string(),
         "ArtifactId" => ArtifactId::from_bytes(raw).to_string(),
+        "BulkId" => BulkId::from_bytes(raw).to_string(),
+        "ScheduleId" => ScheduleId::from_bytes(raw).to_string(),
+        "UploadId" => UploadId::from_bytes(raw).to_string(),
         "PrincipalId" => PrincipalId::from_bytes(raw).to_string(),
         _ => return None,
     })

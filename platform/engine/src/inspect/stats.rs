@@ -61,6 +61,8 @@ fn kind_name(kind: u8) -> String {
         (Kind::Hold, "hold"),
         (Kind::Erased, "erased"),
         (Kind::Destroy, "destroy"),
+        (Kind::Closed, "closed"),
+        (Kind::Bulk, "bulk"),
     ];
     let found = known.iter().find(|(each, _)| *each as u8 == kind);
     found.map_or_else(|| format!("kind_{kind:02x}"), |(_, name)| (*name).to_owned())

@@ -2,6 +2,7 @@
 //!
 //! Every change of state goes through [`Lifecycle::step`]; an edge that is not in the table is refused with [`IllegalTransition`].
 
+pub mod bulk;
 pub mod node;
 pub mod sandbox;
 pub mod task;
@@ -165,6 +166,7 @@ mod tests {
         check::<task::TaskState>(|text| text.parse().ok());
         check::<workflow::WorkflowState>(|text| text.parse().ok());
         check::<node::NodeState>(|text| text.parse().ok());
+        check::<bulk::BulkState>(|text| text.parse().ok());
         check::<sandbox::SandboxState>(|text| text.parse().ok());
     }
 

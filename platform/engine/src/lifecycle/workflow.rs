@@ -20,6 +20,14 @@ states! {
     }
 }
 
+impl WorkflowState {
+    /// Whether nothing follows.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
 /// What happens to a workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkflowTrigger {

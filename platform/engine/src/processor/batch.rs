@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::code;
 use super::storage::{ContentError, Storage, content_owner};
+use crate::core::rows::WorkflowRow;
 use crate::core::{PartitionState, Recorded};
 
 /// Records of one entry: its offsets must fit two bytes, and reading one record decodes its whole entry.
@@ -57,7 +58,12 @@ pub(crate) fn build(
                 writes.push(new_key(state, storage, event.tenant, content)?);
                 writes.extend(set.replaces.map(|old| no_key(state, event.tenant, old)));
             }
-            (Kind::ScheduleDeleted(_), Some(content)) => writes.push(no_key(state, event.tenant, content)),
+            (Kind::BulkRequested(_), Some(content)) => {
+                writes.push(new_key(state, storage, event.tenant, content)?);
+            }
+            (Kind::BulkExpired(_) | Kind::ScheduleDeleted(_), Some(content)) => {
+                writes.push(no_key(state, event.tenant, content))
+            }
             _ => {}
         }
     }
@@ -199,6 +205,13 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
             None => Write::Delete(key),
         });
     }
+    for (tenant, id) in &dirty.bulks {
+        let key = keys::bulk(partition, *tenant, *id);
+        writes.push(match state.bulks.get(id) {
+            Some(bulk) => Write::Put(key, row(bulk)),
+            None => Write::Delete(key),
+        });
+    }
     for (tenant, hash) in &dirty.idempotency {
         let key = keys::idempotency(partition, *tenant, hash);
         writes.push(match state.idempotency.get(&(*tenant, *hash)) {
@@ -243,6 +256,12 @@ fn mail(state: &PartitionState, writes: &mut Vec<Write>) {
     }
 }
 
+/// How a workflow ended, as the index has it.
+pub(crate) fn closed_state(workflow: &WorkflowRow) -> u8 {
+    // There are six states.
+    u8::try_from(workflow.state).unwrap_or(u8::MAX)
+}
+
 /// Ends in their order, holds, and what is destroyed. Deletes come last: what was removed must not be put again by the same batch.
 fn kept(state: &PartitionState, writes: &mut Vec<Write>) {
     let (partition, dirty) = (state.partition, &state.dirty);
@@ -254,6 +273,8 @@ fn kept(state: &PartitionState, writes: &mut Vec<Write>) {
             keys::ended(partition, workflow.tenant, end_seq, workflow.id),
             Bytes::copy_from_slice(&at_ms.to_be_bytes()),
         ));
+        let key = keys::closed(partition, workflow.tenant, closed_state(workflow), workflow.id);
+        writes.push(Write::Put(key, Bytes::new()));
     }
     for (tenant, id) in &dirty.holds {
         let key = keys::hold(partition, *tenant, *id);

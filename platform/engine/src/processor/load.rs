@@ -266,6 +266,10 @@ pub fn recover(
         state.insert_schedule(decode("a schedule row", value)?);
         Ok(())
     })?;
+    walk(store, &keys::all_of(Kind::Bulk, partition), |_, value| {
+        state.insert_bulk(decode("the row of a bulk operation", value)?);
+        Ok(())
+    })?;
     walk(store, &keys::all_of(Kind::Node, partition), |_, value| {
         let row: NodeRow = decode("a node row", value)?;
         state.nodes.insert(row.id, row);

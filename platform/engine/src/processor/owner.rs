@@ -90,9 +90,10 @@ impl<'a> Owner<'a> {
         self.processor.started.send_replace(Some(Ok(())));
     }
 
-    /// Lets the starter look at what schedules owe.
+    /// Lets the starter look at what schedules owe, and bulk operations go on.
     pub(super) fn wake_starter(&self) {
         self.processor.parts.starts.wake();
+        self.processor.parts.bulks.wake();
     }
 
     /// Lets every node connect anew.
@@ -197,6 +198,10 @@ impl<'a> Owner<'a> {
                 let _ = reply.send(Processor::owed(&self.state));
             }
             Message::Manifest(rows) => round.manifest.push(rows),
+            Message::Bulks { reply } => {
+                let searching = self.state.bulks.values().filter(|row| row.searches());
+                let _ = reply.send(searching.cloned().collect());
+            }
             Message::Queue { workflow, reply } => {
                 let tasks = self
                     .state
@@ -336,7 +341,7 @@ impl<'a> Owner<'a> {
         let mut released = Vec::new();
         let mut ending = Vec::new();
         let mut letters = Vec::new();
-        let mut asked = false;
+        let (mut asked, mut bulks) = (false, false);
         for event in &events {
             changed.extend(event.workflow.map(|workflow| (event.tenant, workflow)));
             match &event.kind {
@@ -346,6 +351,7 @@ impl<'a> Owner<'a> {
                     letters.extend(to.map(|to| (to, (sent.number, event.seq))));
                 }
                 Kind::ScheduleAsked(_) => asked = true,
+                Kind::BulkRequested(_) | Kind::BulkAdvanced(_) | Kind::BulkReported(_) => bulks = true,
                 Kind::LeaseEnded(ended) => {
                     ending.push(ended.task);
                     released.extend(event.workflow.and_then(|id| self.state.find(id, ended.task)));
@@ -415,6 +421,9 @@ impl<'a> Owner<'a> {
         }
         if asked {
             self.processor.parts.starts.wake();
+        }
+        if bulks {
+            self.processor.parts.bulks.wake();
         }
         for order in &orders {
             if let Order::Assign(node, assignment) = order {

@@ -22,6 +22,7 @@ use super::storage::Storage;
 use super::waiters::Waiters;
 use crate::api::{Dispatcher, Observer, Verdict};
 use crate::core::apply::ApplyError;
+use crate::core::bulk::BulkRow;
 use crate::core::queue::Weights;
 use crate::core::rows::ScheduleRow;
 use crate::core::state::TaskRef;
@@ -85,6 +86,11 @@ pub enum Message {
     },
     /// Write rows of the archive's manifest, which are no part of the state.
     Manifest(Manifest),
+    /// Bulk operations that look for workflows.
+    Bulks {
+        /// Them.
+        reply: oneshot::Sender<Vec<BulkRow>>,
+    },
     /// Positions of a workflow's tasks in the ready queue.
     Queue {
         /// Which workflow.
@@ -115,6 +121,8 @@ pub(crate) struct Parts {
     pub(crate) starts: Arc<Waker>,
     /// Callers that wait for the end of a run.
     pub(crate) waiters: Waiters,
+    /// Woken when bulk operations may go on.
+    pub(crate) bulks: Arc<Waker>,
     /// Why this process cannot go on.
     pub(crate) fatal: Fatal,
     /// What tenants weigh when they share nodes.
@@ -274,7 +282,11 @@ impl Processor {
                     let _ = reply.send(Err(refusal()));
                 }
                 // Their callers read a dropped reply as unavailable.
-                Message::Renew { .. } | Message::Queue { .. } | Message::Owed { .. } | Message::Manifest(_) => {}
+                Message::Renew { .. }
+                | Message::Queue { .. }
+                | Message::Owed { .. }
+                | Message::Bulks { .. }
+                | Message::Manifest(_) => {}
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::core::state::Workflow;
 use crate::engine::{not_found, unreadable};
 use crate::processor::load::{Records, walk, workflow_rows};
 use crate::processor::storage::Storage;
+use crate::spec::attribute_json;
 
 /// Entries that one scan of the timeline takes.
 const PAGE_ENTRIES: usize = 256;
@@ -166,6 +167,15 @@ fn labels(labels: &[v1::Label]) -> Value {
     )
 }
 
+fn attributes(attributes: &[v1::SearchAttribute]) -> Value {
+    Value::Object(
+        attributes
+            .iter()
+            .map(|attribute| (attribute.name.clone(), attribute_json(attribute)))
+            .collect(),
+    )
+}
+
 /// `None` for records that are not about a workflow.
 fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, names: &Names) -> Option<EventView> {
     let task = |id: gantry_proto::TaskId| (id.to_string(), names.of(id).to_owned());
@@ -177,6 +187,8 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
                 "definition_digest": hex::encode(&event.definition_digest),
                 "submitted_by": event.submitted_by.to_string(),
                 "labels": labels(&event.labels),
+                "attributes": attributes(&event.attributes),
+                "origin": event.origin.as_ref().map(|origin| origin.workflow.to_string()),
                 "parent": event.lineage.as_ref().map(|lineage| lineage.parent.to_string()),
                 "tasks": event.tasks.iter().map(|seed| json!({"task": seed.task.to_string(), "task_name": seed.name})).collect::<Vec<_>>(),
             }),
@@ -255,6 +267,13 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
                     "user_cpu_us": event.user_cpu_us, "system_cpu_us": event.system_cpu_us, "max_rss_bytes": event.max_rss_bytes,
                     "sandbox": event.sandbox.map(|id| id.to_string()), "prepare_ms": event.prepare_ms, "capture_ms": event.capture_ms,
                 }),
+            )
+        }
+        Kind::StepCarried(event) => {
+            let (id, name) = task(event.task);
+            (
+                "step_carried",
+                json!({"task": id, "task_name": name, "step": event.step}),
             )
         }
         Kind::WorkflowHeld(event) => ("workflow_held", json!({"by": event.by.to_string()})),
@@ -349,6 +368,12 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
         | Kind::ScheduleFailed(_)
         | Kind::SchedulePaused(_)
         | Kind::ScheduleDeleted(_)
+        | Kind::BulkRequested(_)
+        | Kind::BulkAdvanced(_)
+        | Kind::BulkReported(_)
+        | Kind::BulkCancelRequested(_)
+        | Kind::BulkEnded(_)
+        | Kind::BulkExpired(_)
         | Kind::NodeRegistered(_)
         | Kind::NodeChanged(_)
         | Kind::IdempotencyRecorded(_)

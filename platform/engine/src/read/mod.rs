@@ -15,7 +15,7 @@ use gantry_proto::{NodeId, PartitionId, TenantId};
 pub(crate) use code::run;
 pub(crate) use definition::definition_view;
 pub(crate) use events::{each_record, events};
-pub(crate) use list::list;
+pub(crate) use list::{ListQuery, list, select};
 pub(crate) use uploads::{StoredUpload, upload, uploads};
 pub(crate) use waiting::Queue;
 pub(crate) use workflow::{cause_text, load, source};

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::content;
 use crate::api::{
-    ArtifactView, AttemptView, DecisionView, FailureView, HoldView, ItemsView, LineageView, PauseView, Refusal,
-    RefusedView, StepState, StepView, TaskState, TaskView, WorkflowSummary, WorkflowView,
+    ArtifactView, AttemptView, DecisionView, FailureView, HoldView, ItemsView, LineageView, OriginView, PauseView,
+    Refusal, RefusedView, StepState, StepView, TaskState, TaskView, WorkflowSummary, WorkflowView,
 };
 use crate::core::flow::describe;
 use crate::core::keep::{ErasedRow, HoldRow};
@@ -22,6 +22,7 @@ use crate::core::state::{Task, Workflow};
 use crate::engine::unreadable;
 use crate::processor::load::{Records, decode, open_body, workflow_rows};
 use crate::processor::storage::{ContentError, Storage};
+use crate::spec::attribute_json;
 
 /// A workflow with its view; what only memory knows is filled in afterwards.
 pub(crate) struct Loaded {
@@ -88,6 +89,20 @@ pub(super) fn summary(row: &WorkflowRow, records: &mut Records<'_>) -> Result<Wo
             .playbook
             .as_ref()
             .map(|playbook| format!("{}@{}", playbook.name, playbook.version)),
+        origin: row.origin.as_ref().map(|origin| OriginView {
+            workflow: origin.workflow,
+            kind: origin
+                .kind()
+                .as_str_name()
+                .trim_start_matches("ORIGIN_KIND_")
+                .to_ascii_lowercase(),
+            task: origin.task.clone(),
+        }),
+        attributes: row
+            .attributes
+            .iter()
+            .map(|each| (each.name.clone(), attribute_json(each)))
+            .collect(),
     })
 }
 
@@ -247,6 +262,7 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         name: row.name.clone(),
         state: row.state(),
         kind: definition.map_or("steps", |task| task.kind.text()).to_owned(),
+        carried: row.carried,
         outcome: row.end_code.clone().filter(|_| completed),
         deadline_ms: row.deadline_ms,
         needs: definition.map(|task| task.needs.clone()).unwrap_or_default(),

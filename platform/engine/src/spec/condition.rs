@@ -49,6 +49,27 @@ impl Condition {
     }
 }
 
+/// Whether the parser can go down into a text without running out of stack: it goes down once for each of these, and notices its own limit later than a small
+/// stack does.
+pub(crate) fn is_shallow(text: &str) -> bool {
+    let (mut depth, mut deepest, mut others) = (0usize, 0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'!' | b'?' | b'-' => others += 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest <= usize::from(DEPTH_MAX) && others <= SIGNS_MAX
+}
+
+/// The parser of conditions and filters.
+pub(crate) fn parser() -> Parser {
+    Parser::new().max_recursion_depth(DEPTH_MAX).error_recovery_limit(1)
+}
+
 /// Parses a condition.
 ///
 /// # Errors
@@ -66,24 +87,12 @@ pub(crate) fn parse(text: &str) -> Result<Condition, String> {
     if text.contains("{{") {
         return Err("a condition is an expression, not a template: write `params.deploy` without braces".to_owned());
     }
-    // The parser goes down once for each of these, and notices its own limit later than a small stack does.
-    let (mut depth, mut deepest, mut others) = (0usize, 0, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b'!' | b'?' | b'-' => others += 1,
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    if deepest > usize::from(DEPTH_MAX) || others > SIGNS_MAX {
+    if !is_shallow(text) {
         return Err(format!(
             "brackets nest at most {DEPTH_MAX} deep in a condition, and at most {SIGNS_MAX} `!`, `?` and `-` are allowed"
         ));
     }
-    let parser = Parser::new().max_recursion_depth(DEPTH_MAX).error_recovery_limit(1);
-    let expression = parser.parse(text).map_err(|errors| {
+    let expression = parser().parse(text).map_err(|errors| {
         let said = errors.errors.first().map_or_else(String::new, |error| {
             format!(
                 " at line {}, column {}: {}",

@@ -22,6 +22,9 @@ pub struct Definition {
     /// How soon its tasks go among those of its tenant, 0 to 9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
+    /// What its workflows are found by: a text (template), a number, true or false, or `{"time": ...}` (template). Filled in when one is submitted.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub attributes: IndexMap<String, Value>,
     /// What a failed task does to the rest.
     #[serde(default)]
     pub on_task_failure: FailurePolicy,
@@ -127,6 +130,7 @@ impl Definition {
             parameters: Value::Null,
             tasks: IndexMap::from_iter([(CODE_TASK.to_owned(), task)]),
             outputs: IndexMap::new(),
+            attributes: IndexMap::new(),
             on_task_failure: FailurePolicy::default(),
         }
     }

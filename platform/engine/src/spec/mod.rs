@@ -4,6 +4,7 @@
 //! checks what no schema can (needs, cycles, templates, limits) and builds a [`definition::Definition`]. Everything wrong is reported at once, each with
 //! line and column.
 
+mod attributes;
 mod compile;
 pub(crate) mod condition;
 pub mod definition;
@@ -16,9 +17,11 @@ mod source;
 mod template;
 mod uploads;
 
+pub use attributes::{attribute_json, attributes};
 pub use compile::{Compiled, compile};
 pub use parameters::check_parameters;
-pub(crate) use scalars::{env_name, time_ms};
+pub(crate) use scalars::env_name;
+pub use scalars::time_ms;
 pub use shape::schema;
 pub use template::{RenderError, fill, render};
 pub use uploads::{upload_of, uploads};

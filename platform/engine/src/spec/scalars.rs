@@ -60,7 +60,10 @@ fn millis(number: f64, unit: f64) -> Option<u64> {
 }
 
 /// Milliseconds since 1970 of a time as RFC 3339 writes it.
-pub(crate) fn time_ms(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What would be right.
+pub fn time_ms(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
             "`{}` is no time; write it as RFC 3339 does: 2030-01-31T08:00:00Z",

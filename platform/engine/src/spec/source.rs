@@ -7,6 +7,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+mod attribute;
+mod sleep;
+
+pub(super) use attribute::AttributeSource;
+pub(super) use sleep::SleepSource;
+
 use super::definition::{DeciderScope, Exhausted, FailurePolicy, ItemFailure, OnApprovalDeadline, OnTimeout, RunOn};
 
 /// A Gantry workflow: tasks that run durably, each step in a fresh sandbox.
@@ -36,6 +42,10 @@ pub(super) struct WorkflowSource {
     /// How soon its tasks get nodes among those of the same tenant: 0 (last) to 9, 4 when absent. Waiting half a minute outweighs one level.
     #[serde(default)]
     pub(super) priority: Option<u64>,
+    /// What its workflows are found by (`gantry workflow ls --where`), in the clear. Templates over `params`, filled in at submission.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, AttributeSource>")]
+    pub(super) attributes: IndexMap<String, AttributeSource>,
     /// Longest time from submission to the end, waits included.
     #[serde(default)]
     pub(super) deadline: Option<Duration>,
@@ -218,25 +228,6 @@ pub(super) enum ToleratedSource {
     Items(u64),
     /// So many of a hundred.
     Percent(String),
-}
-
-/// How long to wait: a span of time, or a time.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(example = "10m")]
-pub(super) enum SleepSource {
-    /// From when the task begins.
-    For(Duration),
-    /// Until a time.
-    Until(SleepFields),
-}
-
-/// Until when to wait.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SleepFields {
-    /// A time as RFC 3339 writes it (template): 2030-01-31T08:00:00Z.
-    pub(super) until: String,
 }
 
 /// A signal to wait for.

@@ -33,6 +33,7 @@ fn start(number: u64, child: WorkflowId) -> Delivery {
         traceparent: None,
         labels: Vec::new(),
         priority: None,
+        attributes: Vec::new(),
     };
     Delivery {
         number,

@@ -1,10 +1,13 @@
 //! Tests of the crate: scenarios of the core, the engine end to end on the model store, and a seeded random walk.
 
+mod again;
 mod archive;
+mod bulks;
 mod children;
 mod code;
 mod end_to_end;
 mod items;
+mod lists;
 mod mail;
 mod pauses;
 mod post;

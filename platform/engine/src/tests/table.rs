@@ -262,11 +262,14 @@ pub(super) fn submission(source: &str) -> Submit {
         },
         idempotency: None,
         labels: Vec::new(),
+        attributes: Vec::new(),
         traceparent: None,
         priority: None,
         playbook: None,
         id: None,
         schedule: None,
+        origin: None,
+        carried: Vec::new(),
     }
 }
 

@@ -385,6 +385,7 @@ pub(super) fn submission(source: &str) -> Submit {
         parameters: serde_json::Map::new(),
         idempotency_key: None,
         labels: Vec::new(),
+        attributes: serde_json::Map::new(),
         traceparent: None,
         priority: None,
         playbook: None,

@@ -1,5 +1,6 @@
 //! Bodies that are the gateway's own; everything else is a view of the engine.
 
+pub(crate) mod bulk;
 pub(crate) mod decisions;
 pub(crate) mod keep;
 pub(crate) mod playbooks;
@@ -33,6 +34,10 @@ pub(crate) struct SubmitBody {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 9)]
     pub(crate) priority: Option<u32>,
+    /// What it is found by, in the clear, beside what the definition says and winning over that: texts, numbers, true, false, times as `{"time": "..."}`.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) attributes: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What became of a submission.
@@ -74,6 +79,59 @@ pub(crate) struct CancelBody {
     /// Time between the polite signal and SIGKILL.
     #[serde(default)]
     pub(crate) grace_ms: Option<u64>,
+}
+
+/// A task from which on things are done again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FromBody {
+    /// Name or id of the task.
+    pub(crate) task: String,
+    /// Key or position of the step; the first one when absent.
+    #[serde(default)]
+    pub(crate) step: Option<String>,
+}
+
+impl From<FromBody> for gantry_engine::api::AgainFrom {
+    fn from(from: FromBody) -> Self {
+        Self {
+            task: from.task,
+            step: from.step,
+        }
+    }
+}
+
+/// How to restart.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestartBody {
+    /// This task and all that need it run again. Absent: what did not complete, and what needs that.
+    #[serde(default)]
+    pub(crate) from: Option<FromBody>,
+}
+
+/// How to fork.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForkBody {
+    /// This task and all that need it run again. Absent: what did not complete, and what needs that.
+    #[serde(default)]
+    pub(crate) from: Option<FromBody>,
+    /// Parameters that win over the old ones. What is carried over stays as it came out with the old ones.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) parameters: serde_json::Map<String, serde_json::Value>,
+    /// Labels that win over the old ones.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Search attributes that win over the old ones.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) attributes: serde_json::Map<String, serde_json::Value>,
+    /// Instead of the old one.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 9)]
+    pub(crate) priority: Option<u32>,
 }
 
 /// Where the workflow stands now.
@@ -128,6 +186,20 @@ pub(crate) struct Paged<T: ToSchema> {
     /// Pass as `cursor` to get the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next_cursor: Option<String>,
+    /// The page was cut short, because very many did not match: everything made at this time or later has been looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) searched_to_ms: Option<u64>,
+}
+
+impl<T: ToSchema> Paged<T> {
+    /// A page of a list in which nothing is searched.
+    pub(crate) fn new(items: Vec<T>, next_cursor: Option<String>) -> Self {
+        Self {
+            items,
+            next_cursor,
+            searched_to_ms: None,
+        }
+    }
 }
 
 /// What a key may do.

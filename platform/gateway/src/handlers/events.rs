@@ -37,7 +37,7 @@ async fn list(call: GuardedCall) -> Result<Response, Problem> {
         .last()
         .filter(|_| items.len() == limit as usize)
         .map(|last| last.position.to_string());
-    json(StatusCode::OK, &Paged::<EventView> { items, next_cursor })
+    json(StatusCode::OK, &Paged::<EventView>::new(items, next_cursor))
 }
 
 async fn follow(call: GuardedCall) -> Result<Response, Problem> {

@@ -16,10 +16,7 @@ fn page<R, V: From<R> + utoipa::ToSchema>(mut records: Vec<R>, limit: u32, curso
     let more = records.len() > limit;
     records.truncate(limit);
     let next_cursor = records.last().filter(|_| more).map(cursor);
-    Paged {
-        items: records.into_iter().map(V::from).collect(),
-        next_cursor,
-    }
+    Paged::new(records.into_iter().map(V::from).collect(), next_cursor)
 }
 
 pub(crate) async fn list_keys(call: GuardedCall) -> Result<Response, Problem> {

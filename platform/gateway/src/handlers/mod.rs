@@ -1,7 +1,9 @@
 //! What operations do: read the request, ask engine or directory, shape the answer.
 
+pub(crate) mod again;
 pub(crate) mod artifacts;
 pub(crate) mod backup;
+pub(crate) mod bulk;
 pub(crate) mod decisions;
 pub(crate) mod docs;
 pub(crate) mod events;

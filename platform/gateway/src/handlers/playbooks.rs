@@ -121,7 +121,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| last.name.clone());
     let items = found.into_iter().map(PlaybookView::from).collect();
-    json(StatusCode::OK, &Paged { items, next_cursor })
+    json(StatusCode::OK, &Paged::new(items, next_cursor))
 }
 
 pub(crate) async fn create(mut call: GuardedCall) -> Result<Response, Problem> {
@@ -211,7 +211,7 @@ pub(crate) async fn versions(call: GuardedCall) -> Result<Response, Problem> {
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| last.version.to_string());
     let items = found.into_iter().map(PlaybookVersionView::from).collect();
-    json(StatusCode::OK, &Paged { items, next_cursor })
+    json(StatusCode::OK, &Paged::new(items, next_cursor))
 }
 
 pub(crate) async fn version(call: GuardedCall) -> Result<Response, Problem> {

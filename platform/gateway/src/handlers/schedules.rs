@@ -30,7 +30,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let more = items.len() > limit;
     items.truncate(limit);
     let next_cursor = items.last().filter(|_| more).map(|last| last.name.clone());
-    json(StatusCode::OK, &Paged { items, next_cursor })
+    json(StatusCode::OK, &Paged::new(items, next_cursor))
 }
 
 pub(crate) async fn set(mut call: GuardedCall) -> Result<Response, Problem> {

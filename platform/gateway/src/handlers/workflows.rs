@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::response::Response;
 use bytes::Bytes;
-use gantry_engine::api::{PlaybookPin, Submit, WorkflowQuery, WorkflowState};
+use gantry_engine::api::{PlaybookPin, Submit, SubmitReceipt, TimeRange, WorkflowQuery, WorkflowState};
+use gantry_engine::spec;
 use gantry_proto::limits::{DEFINITION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, NAME_BYTES_MAX, PARAMETERS_BYTES_MAX};
 use gantry_proto::{ErrorCode, WorkflowId};
 use http::{HeaderValue, StatusCode, header};
@@ -17,7 +18,7 @@ use crate::dto::{CancelAnswer, CancelBody, Paged, SubmitAnswer, SubmitBody, Vali
 use crate::problem::Problem;
 
 /// Text of a definition inside JSON grows by escaping; twice is ample for anything that a person wrote.
-const SUBMIT_BODY_BYTES_MAX: usize = 2 * (DEFINITION_BYTES_MAX + PARAMETERS_BYTES_MAX);
+pub(super) const SUBMIT_BODY_BYTES_MAX: usize = 2 * (DEFINITION_BYTES_MAX + PARAMETERS_BYTES_MAX);
 
 /// Labels of one workflow: what a list can show.
 const LABELS_MAX: usize = 32;
@@ -34,6 +35,7 @@ struct Submission {
     parameters: Option<Map<String, Value>>,
     labels: BTreeMap<String, String>,
     priority: Option<u32>,
+    attributes: Map<String, Value>,
 }
 
 async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> {
@@ -43,14 +45,18 @@ async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> 
         Submission {
             source,
             playbook: None,
-            parameters: parameters_of_query(call)?,
+            parameters: Some(values_of_query(call, "p")?).filter(|map| !map.is_empty()),
             labels: labels_of_query(call)?,
             priority: call.query_as("priority", "a number")?,
+            attributes: values_of_query(call, "attribute")?,
         }
     } else if media == "application/json" {
-        if call.query_all("p").next().is_some() || call.query_all("label").next().is_some() {
+        if ["p", "label", "attribute"]
+            .iter()
+            .any(|name| call.query_all(name).next().is_some())
+        {
             return Err(Problem::invalid(
-                "`p` and `label` go with a YAML body; in JSON use the fields `parameters` and `labels`",
+                "`p`, `label` and `attribute` go with a YAML body; in JSON use the fields `parameters`, `labels` and `attributes`",
             ));
         }
         let body: SubmitBody = from_json(&call.call.bytes(SUBMIT_BODY_BYTES_MAX).await?)?;
@@ -70,6 +76,7 @@ async fn read_submission(call: &mut GuardedCall) -> Result<Submission, Problem> 
             parameters: body.parameters,
             labels: body.labels,
             priority: body.priority,
+            attributes: body.attributes,
         }
     } else {
         return Err(unsupported("application/json or application/yaml"));
@@ -118,16 +125,16 @@ fn pairs<'a>(call: &'a GuardedCall, name: &'static str) -> impl Iterator<Item = 
 }
 
 /// `p=name=value`: the value is JSON if it reads as JSON, else text. Quote it (`"1.10"`) to send text that looks like a number.
-fn parameters_of_query(call: &GuardedCall) -> Result<Option<Map<String, Value>>, Problem> {
+fn values_of_query(call: &GuardedCall, what: &'static str) -> Result<Map<String, Value>, Problem> {
     let mut map = Map::new();
-    for pair in pairs(call, "p") {
+    for pair in pairs(call, what) {
         let (name, value) = pair?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
         if map.insert(name.to_owned(), value).is_some() {
-            return Err(Problem::invalid(format!("parameter `{name}` is given twice")));
+            return Err(Problem::invalid(format!("`{what}` gives `{name}` twice")));
         }
     }
-    Ok((!map.is_empty()).then_some(map))
+    Ok(map)
 }
 
 fn labels_of_query(call: &GuardedCall) -> Result<BTreeMap<String, String>, Problem> {
@@ -168,8 +175,13 @@ pub(crate) async fn submit(mut call: GuardedCall) -> Result<Response, Problem> {
         traceparent,
         playbook: submission.playbook,
         priority: submission.priority,
+        attributes: submission.attributes,
     };
-    let receipt = call.shared.backend.submit(submit).await?;
+    submitted(call.shared.backend.submit(submit).await?)
+}
+
+/// The answer to whatever starts a workflow.
+pub(super) fn submitted(receipt: SubmitReceipt) -> Result<Response, Problem> {
     let status = if receipt.replayed {
         StatusCode::OK
     } else {
@@ -197,6 +209,27 @@ pub(crate) async fn validate(mut call: GuardedCall) -> Result<Response, Problem>
     json(StatusCode::OK, &ValidateAnswer { valid: true })
 }
 
+/// Times in milliseconds since 1970, or as RFC 3339 writes them.
+fn time(call: &GuardedCall, name: &str) -> Result<Option<u64>, Problem> {
+    let Some(text) = call.query(name)? else {
+        return Ok(None);
+    };
+    let parsed = text.parse::<u64>().ok().or_else(|| spec::time_ms(text).ok());
+    let wrong = || {
+        Problem::invalid(format!(
+            "`{name}` must be a time: milliseconds since 1970, or 2030-01-31T08:00:00Z"
+        ))
+    };
+    parsed.map(Some).ok_or_else(wrong)
+}
+
+fn range(call: &GuardedCall, after: &str, before: &str) -> Result<TimeRange, Problem> {
+    Ok(TimeRange {
+        from_ms: time(call, after)?,
+        to_ms: time(call, before)?,
+    })
+}
+
 pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let states = call
         .query("state")?
@@ -213,6 +246,11 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
         states,
         name: call.query("name")?.map(ToOwned::to_owned),
         playbook: call.query("playbook")?.map(ToOwned::to_owned),
+        schedule: call.query("schedule")?.map(ToOwned::to_owned),
+        labels: labels_of_query(&call)?.into_iter().collect(),
+        created: range(&call, "created_from", "created_before")?,
+        ended: range(&call, "ended_from", "ended_before")?,
+        filter: call.query("where")?.map(ToOwned::to_owned),
         parent: call.query_as("parent", "the id of a workflow")?,
         after: call.query_as("cursor", "a cursor of this list")?,
         limit: call.limit()?,
@@ -223,6 +261,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
         &Paged {
             items: page.items,
             next_cursor: page.next_cursor,
+            searched_to_ms: page.searched_to_ms,
         },
     )
 }

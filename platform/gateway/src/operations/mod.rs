@@ -1,6 +1,7 @@
 //! The list of everything that can be reached, one file for each kind of resource. Nothing else is.
 
 mod backup;
+mod bulk;
 mod decisions;
 mod keep;
 mod keys;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Operation> {
         playbooks::operations(),
         uploads::operations(),
         schedules::operations(),
+        bulk::operations(),
         nodes::operations(),
         keep::operations(),
         keys::operations(),

@@ -5,8 +5,10 @@ use gantry_engine::api::{ArtifactView, EventView, WorkflowSummary, WorkflowView}
 use http::Method;
 
 use super::q;
-use crate::dto::{CancelAnswer, CancelBody, Items, Paged, SubmitAnswer, SubmitBody, ValidateAnswer};
-use crate::handlers::{artifacts, events, workflows};
+use crate::dto::{
+    CancelAnswer, CancelBody, ForkBody, Items, Paged, RestartBody, SubmitAnswer, SubmitBody, ValidateAnswer,
+};
+use crate::handlers::{again, artifacts, events, workflows};
 use crate::operation::Content::{Json, Other};
 use crate::operation::{Operation, QueryParam};
 use crate::schema::{list as list_of, of};
@@ -18,6 +20,10 @@ const SUBMIT: &[QueryParam] = &[
     ),
     q("label", "with a YAML body, may repeat: `label=name=value`"),
     q("priority", "with a YAML body: 0 to 9"),
+    q(
+        "attribute",
+        "with a YAML body, may repeat: `attribute=name=value`, a search attribute; JSON if it reads as JSON, else text",
+    ),
 ];
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -41,7 +47,14 @@ pub(super) fn operations() -> Vec<Operation> {
                 q("state", "only these states, separated by commas"),
                 q("name", "only workflows of this name"),
                 q("playbook", "only runs of this playbook, any version"),
+                q("schedule", "only runs of this schedule"),
                 q("parent", "only workflows that this one started"),
+                q("label", "only with this label, may repeat: `label=name=value`"),
+                q("created_from", "only submitted at this time or later: milliseconds since 1970, or RFC 3339"),
+                q("created_before", "only submitted before this time"),
+                q("ended_from", "only ended at this time or later"),
+                q("ended_before", "only ended before this time"),
+                q("where", "only those that this filter fits: `state == 'failed' && attr.customer == 'acme'`"),
                 q("cursor", "`next_cursor` of the page before"),
                 q("limit", "items of a page, 1 to 500, default 50"),
             ] })
@@ -55,6 +68,16 @@ pub(super) fn operations() -> Vec<Operation> {
             .action("cancel")
             .optional_body(Json(of::<CancelBody>()))
             .returns(202, &[Json(of::<CancelAnswer>())]),
+        Operation::guarded(Method::POST, ONE, "restart_workflow", (R::Workflow, V::Create), "Start an ended workflow again, under a new id, with the results of what need not run again; `Idempotency-Key` makes a repetition harmless", again::restart)
+            .action("restart")
+            .optional_body(Json(of::<RestartBody>()))
+            .returns(201, &[Json(of::<SubmitAnswer>())])
+            .returns(200, &[Json(of::<SubmitAnswer>())]),
+        Operation::guarded(Method::POST, ONE, "fork_workflow", (R::Workflow, V::Create), "The same with other parameters, also of a workflow that still runs", again::fork)
+            .action("fork")
+            .optional_body(Json(of::<ForkBody>()))
+            .returns(201, &[Json(of::<SubmitAnswer>())])
+            .returns(200, &[Json(of::<SubmitAnswer>())]),
         Operation::guarded(Method::GET, "/api/v1/workflows/{id}/events", "watch_workflow", (R::Event, V::Watch), "Records of a workflow: a page, or with `Accept: text/event-stream` all of them and live output; resume with `Last-Event-ID`", events::events)
             .query(const { &[
                 q("after", "JSON: records after this position"),

@@ -27,6 +27,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+pub mod bulk;
 mod events;
 mod keep;
 mod maintenance;
@@ -81,7 +82,7 @@ impl Script {
     }
 
     fn view(&self) -> WorkflowView {
-        let attempts = self
+        let mut attempts = self
             .output
             .keys()
             .map(|attempt| AttemptView {
@@ -102,7 +103,6 @@ impl Script {
                 max_rss_bytes: None,
             })
             .collect::<Vec<_>>();
-        let mut attempts = attempts;
         attempts.sort_by_key(|attempt| attempt.attempt);
         let artifact = ArtifactView {
             id: artifact_id().to_string(),
@@ -129,6 +129,7 @@ impl Script {
             kind: "steps".into(),
             deadline_ms: None,
             outcome: None,
+            carried: false,
             decision: None,
             outputs: None,
             needs: Vec::new(),
@@ -161,6 +162,8 @@ impl Script {
                 lineage: None,
                 failure: None,
                 playbook: None,
+                origin: None,
+                attributes: Default::default(),
             },
             definition_digest: "00".into(),
             parameters: json!({}),
@@ -385,6 +388,15 @@ impl Backend for Engine {
         })
     }
 
+    async fn again(&self, request: AgainRequest) -> Result<SubmitReceipt, Refusal> {
+        let script = self.0.lock();
+        script.check(request.caller.tenant, request.workflow)?;
+        Ok(SubmitReceipt {
+            workflow: script.workflow,
+            replayed: false,
+        })
+    }
+
     async fn cancel(
         &self,
         caller: Caller,
@@ -410,6 +422,7 @@ impl Backend for Engine {
         Ok(Page {
             items: shown.then(|| script.view().summary).into_iter().collect(),
             next_cursor: None,
+            searched_to_ms: None,
         })
     }
 

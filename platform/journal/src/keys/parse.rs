@@ -1,6 +1,6 @@
 //! Taking keys apart.
 
-use gantry_proto::{NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
+use gantry_proto::{BulkId, NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
 
 use super::{ID, Kind};
 
@@ -88,6 +88,19 @@ pub enum Parsed {
         partition: PartitionId,
         tenant: TenantId,
         end_seq: u64,
+        workflow: WorkflowId,
+    },
+    /// See [`bulk`].
+    Bulk {
+        partition: PartitionId,
+        tenant: TenantId,
+        bulk: BulkId,
+    },
+    /// See [`closed`].
+    Closed {
+        partition: PartitionId,
+        tenant: TenantId,
+        state: u8,
         workflow: WorkflowId,
     },
     /// See [`hold`].
@@ -226,6 +239,11 @@ pub fn parse(key: &[u8]) -> Option<Parsed> {
             tenant,
             schedule: ScheduleId::from_bytes(id()?),
         },
+        k if k == Kind::Bulk as u8 => Parsed::Bulk {
+            partition,
+            tenant,
+            bulk: BulkId::from_bytes(id()?),
+        },
         k if k == Kind::Sealed as u8 => Parsed::Sealed { partition, tenant },
         k if k == Kind::Hold as u8 => Parsed::Hold {
             partition,
@@ -274,6 +292,16 @@ fn parse_numbered(kind: u8, partition: PartitionId, tenant: TenantId, rest: &mut
             partition,
             tenant,
             end_seq,
+            workflow,
+        });
+    }
+    if kind == Kind::Closed as u8 {
+        let [state] = rest.take::<1>()?;
+        let workflow = WorkflowId::from_bytes(rest.take()?);
+        return Some(Parsed::Closed {
+            partition,
+            tenant,
+            state,
             workflow,
         });
     }

@@ -111,6 +111,15 @@ fn keys_round_trip() {
         (sent(partition, p(8)), Parsed::Sent { partition, to: p(8) }),
         (received(partition, p(7)), Parsed::Received { partition, from: p(7) }),
         (
+            closed(partition, t, 4, w),
+            Parsed::Closed {
+                partition,
+                tenant: t,
+                state: 4,
+                workflow: w,
+            },
+        ),
+        (
             ended(partition, t, 9, w),
             Parsed::Ended {
                 partition,

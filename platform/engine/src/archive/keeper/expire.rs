@@ -8,7 +8,9 @@ use gantry_proto::{PartitionId, TenantId, WorkflowId, limits};
 use super::seal::ended_of;
 use super::{House, KeepError};
 use crate::core::commands::{Expired, Remove};
-use crate::processor::load::walk;
+use crate::core::rows::WorkflowRow;
+use crate::processor::batch::closed_state;
+use crate::processor::load::{decode, walk};
 
 impl House<'_> {
     /// Removes the rows of what a tenant keeps no longer. Holds are left alone.
@@ -82,6 +84,10 @@ fn keys_of(
         keys::data_key(partition, tenant, workflow),
         keys::erased(partition, tenant, workflow),
     ];
+    if let Some(value) = store.get(&keys::workflow(partition, tenant, workflow))? {
+        let row: WorkflowRow = decode("a workflow row", &value)?;
+        found.push(keys::closed(partition, tenant, closed_state(&row), workflow));
+    }
     for range in [
         keys::tasks_of(partition, tenant, workflow),
         keys::activations_of(partition, tenant, workflow),

@@ -1,5 +1,7 @@
 //! `apply(state, event)`: the one place where state changes. Needs no payload for anything that control depends on.
 
+mod bulk;
+mod carry;
 mod child;
 mod decision;
 mod items;
@@ -154,6 +156,13 @@ pub fn apply(
         Kind::ActivationBegun(event) => code::activation_begun(state, place, event),
         Kind::ActivationEnded(event) => code::activation_ended(state, place, event),
         Kind::RunFailed(event) => code::run_failed(state, place, event),
+        Kind::StepCarried(event) => carry::step_carried(state, place, event, payload),
+        Kind::BulkRequested(event) => bulk::bulk_requested(state, place, event),
+        Kind::BulkAdvanced(event) => bulk::bulk_advanced(state, place, event),
+        Kind::BulkReported(event) => bulk::bulk_reported(state, place, event),
+        Kind::BulkCancelRequested(event) => bulk::bulk_cancelled(state, place, event),
+        Kind::BulkEnded(event) => bulk::bulk_ended(state, place, event),
+        Kind::BulkExpired(event) => bulk::bulk_expired(state, place, event),
         Kind::IdempotencyRecorded(event) => {
             let key = hash(place, &event.key_hash)?;
             let row = IdempotencyRow {

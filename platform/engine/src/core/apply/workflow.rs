@@ -75,6 +75,8 @@ pub(super) fn submitted(
         tasks_total: u32::try_from(event.tasks.len()).unwrap_or(u32::MAX),
         lineage: event.lineage.clone(),
         priority: event.priority,
+        attributes: event.attributes.clone(),
+        origin: event.origin.clone(),
         ..WorkflowRow::default()
     };
     row.set_state(WorkflowState::Pending);

@@ -19,7 +19,7 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+    pub(in crate::core) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let found = batch
             .state
             .workflows

@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod assignment_refused;
+mod bulk;
 mod cancel;
 mod destroy;
 mod drain;
@@ -30,6 +31,7 @@ use gantry_proto::{ErrorCode, NodeId, TaskId, UploadId, WorkflowId};
 
 pub use acknowledged::Acknowledged;
 pub use assignment_refused::AssignmentRefused;
+pub use bulk::{BulkPage, CancelBulk, StartBulk};
 pub use cancel::Cancel;
 pub use destroy::{Erase, Expired, Remove};
 pub use drain::Drain;
@@ -195,6 +197,12 @@ commands! {
     CreateUpload,
     /// An upload is not wanted any more.
     DeleteUpload,
+    /// Act upon every workflow that a filter fits.
+    StartBulk,
+    /// Workflows were found for a bulk operation.
+    BulkPage,
+    /// Let a bulk operation take no further workflows.
+    CancelBulk,
     /// Letters of another partition.
     Receive,
     /// Letters have arrived.

@@ -43,7 +43,7 @@ fn open<'a>(batch: &'a Batching<'_>, tenant: TenantId, id: WorkflowId) -> Result
 }
 
 impl Pause {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+    pub(in crate::core) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let workflow = match open(batch, self.tenant, self.workflow) {
             Ok(workflow) => workflow,
             Err(rejection) => return Ok(Err(rejection)),
@@ -76,7 +76,7 @@ impl Pause {
 }
 
 impl Resume {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+    pub(in crate::core) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let workflow = match open(batch, self.tenant, self.workflow) {
             Ok(workflow) => workflow,
             Err(rejection) => return Ok(Err(rejection)),

@@ -36,7 +36,7 @@ pub struct Receive {
 }
 
 impl Receive {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+    pub(super) fn decide(self, batch: &mut Batching<'_>, inputs: Inputs) -> Outcome {
         let mark = batch.state.mail.mark(self.from);
         let new: Vec<Delivery> = self.letters.into_iter().filter(|each| each.number > mark).collect();
         if !(mark + 1..).zip(&new).all(|(wanted, each)| each.number == wanted) {
@@ -54,13 +54,13 @@ impl Receive {
             batch.emit(TenantId::nil(), None, Kind::MessagesReceived(event), None)?;
         }
         for delivery in new {
-            read(batch, delivery)?;
+            read(batch, delivery, inputs)?;
         }
         Ok(Ok(Reply::Received { through }))
     }
 }
 
-fn read(batch: &mut Batching<'_>, delivery: Delivery) -> Result<(), ApplyError> {
+fn read(batch: &mut Batching<'_>, delivery: Delivery, inputs: Inputs) -> Result<(), ApplyError> {
     let Delivery {
         tenant,
         letter,
@@ -72,6 +72,8 @@ fn read(batch: &mut Batching<'_>, delivery: Delivery) -> Result<(), ApplyError> 
         Some(letter::Kind::ChildStart(start)) => batch.start_child(tenant, start, payload.zip(body)),
         Some(letter::Kind::ChildCancel(cancel)) => batch.cancel_child(tenant, cancel),
         Some(letter::Kind::ChildResult(result)) => batch.child_ended(tenant, result, payload),
+        Some(letter::Kind::BulkItems(items)) => batch.bulk_items(tenant, items, payload, inputs),
+        Some(letter::Kind::BulkResults(results)) => batch.bulk_reported(tenant, results),
         // A sender of a newer version; one process has one version, and a newer log is refused when it is opened.
         None => Err(ApplyError::Newer {
             seq: batch.state.next_seq,

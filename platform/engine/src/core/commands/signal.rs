@@ -43,7 +43,7 @@ fn expected(workflow: &Workflow) -> Vec<&str> {
 }
 
 impl Signal {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+    pub(in crate::core) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let found = batch.workflow(self.workflow);
         let open = |workflow: &&Workflow| workflow.row.tenant == self.tenant && !workflow.row.is_ended();
         let Some(workflow) = found.filter(open) else {

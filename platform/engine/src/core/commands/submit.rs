@@ -10,6 +10,7 @@ use gantry_proto::{PrincipalId, TenantId, WorkflowId};
 use super::{Outcome, Rejection, Reply};
 use crate::api::SubmitReceipt;
 use crate::core::body::Body;
+use crate::core::carried::Carried;
 use crate::core::decide::{Batching, Inputs};
 use crate::core::flow::Birth;
 
@@ -30,6 +31,8 @@ pub struct Submit {
     pub idempotency: Option<([u8; 32], [u8; 32])>,
     /// Labels.
     pub labels: Vec<Label>,
+    /// What it is found by.
+    pub attributes: Vec<v1::SearchAttribute>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// Instead of the definition's.
@@ -38,6 +41,10 @@ pub struct Submit {
     pub playbook: Option<v1::PlaybookRef>,
     /// The id to start it under, when content was sealed for it before; its key is prepared. A fresh one when absent.
     pub id: Option<WorkflowId>,
+    /// The workflow that it restarts or forks.
+    pub origin: Option<v1::Origin>,
+    /// What it has from there.
+    pub carried: Vec<Carried>,
     /// The schedule that starts it.
     pub schedule: Option<v1::ScheduleRun>,
 }
@@ -92,6 +99,9 @@ impl Submit {
             digest: self.digest,
             idempotency_hash: self.idempotency.map(|(key, _)| Bytes::copy_from_slice(&key)),
             labels: self.labels,
+            attributes: self.attributes,
+            origin: self.origin,
+            carried: self.carried,
             traceparent: self.traceparent,
             lineage: None,
             playbook: self.playbook,

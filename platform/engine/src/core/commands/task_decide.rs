@@ -115,7 +115,7 @@ fn refused(code: ErrorCode, message: impl Into<String>) -> Rejection {
 }
 
 impl TaskDecide {
-    pub(super) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
+    pub(in crate::core) fn decide(self, batch: &mut Batching<'_>, _: Inputs) -> Outcome {
         let task = match self.find(batch) {
             Ok(task) => task,
             Err(rejection) => return Ok(Err(rejection)),

@@ -35,6 +35,9 @@ impl TimerDue {
                     batch.emit(tenant, None, Kind::UploadExpired(v1::UploadExpired { upload }), None)?;
                 }
                 Timer::Schedule(schedule) => batch.fire(schedule)?,
+                Timer::Bulk(bulk) => {
+                    batch.record_bulk(bulk, Kind::BulkExpired(v1::BulkExpired { bulk }), None)?;
+                }
                 Timer::Task(task) => batch.due(task)?,
                 Timer::TaskDeadline(task) => batch.task_overdue(task)?,
                 Timer::WorkflowDeadline(id) => batch.workflow_overdue(id)?,

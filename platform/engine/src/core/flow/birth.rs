@@ -9,6 +9,7 @@ use gantry_proto::{PrincipalId, TaskId, TenantId, WorkflowId};
 
 use crate::core::apply::ApplyError;
 use crate::core::body::Body;
+use crate::core::carried::Carried;
 use crate::core::decide::Batching;
 
 /// What a workflow begins with.
@@ -25,10 +26,15 @@ pub(in crate::core) struct Birth {
     pub(in crate::core) traceparent: Option<String>,
     /// The playbook version that it runs.
     pub(in crate::core) playbook: Option<PlaybookRef>,
+    /// What it is found by.
+    pub(in crate::core) attributes: Vec<v1::SearchAttribute>,
     /// As asked for; the definition's when nobody asked.
     pub(in crate::core) priority: Option<u32>,
     /// The schedule that started it.
     pub(in crate::core) schedule: Option<ScheduleRun>,
+    /// The workflow that it has results of, and those.
+    pub(in crate::core) origin: Option<v1::Origin>,
+    pub(in crate::core) carried: Vec<Carried>,
     /// Of a child.
     pub(in crate::core) lineage: Option<Lineage>,
 }
@@ -64,6 +70,8 @@ impl Batching<'_> {
             lineage: birth.lineage,
             code: body.input.is_some().then_some(true),
             priority: birth.priority.or(body.definition.priority),
+            attributes: birth.attributes,
+            origin: birth.origin,
             deadline_ms: body.definition.deadline_ms.map(|ms| self.now_ms.saturating_add(ms)),
         };
         self.emit(tenant, Some(id), Kind::WorkflowSubmitted(event), Some(birth.payload))?;
@@ -71,6 +79,7 @@ impl Batching<'_> {
             workflow.body = Some(body);
         }
         self.record(id, Kind::WorkflowActivated(v1::WorkflowActivated {}), None)?;
+        self.carry(id, birth.carried)?;
         self.settle(id)
     }
 }

@@ -78,6 +78,9 @@ impl Batching<'_> {
             digest: start.definition_digest,
             idempotency_hash: None,
             labels: start.labels,
+            attributes: start.attributes,
+            origin: None,
+            carried: Vec::new(),
             traceparent: start.traceparent,
             playbook: None,
             priority: start.priority,
@@ -265,6 +268,10 @@ fn wanted(state: &PartitionState, now_ms: u64, task: TaskRef) -> Result<Wanted, 
     };
     let lineage = lineage(workflow, row.id, child)?;
     let parameters = parameters(workflow, position, child)?;
+    let attributes = spec::attributes(&child.definition, &parameters, &Map::new()).map_err(|issues| {
+        let first = issues.into_iter().next().map(|issue| issue.message);
+        PlanFault::new(ErrorCode::TemplateError, first.unwrap_or_default())
+    })?;
     let definition_json = serde_json::to_vec(&child.definition).map_err(|_| gone())?;
     let digest = Bytes::copy_from_slice(blake3::hash(&definition_json).as_bytes());
     let parameters_json = Value::Object(parameters).to_string().into_bytes();
@@ -292,6 +299,7 @@ fn wanted(state: &PartitionState, now_ms: u64, task: TaskRef) -> Result<Wanted, 
             definition_digest: digest,
             traceparent: workflow.row.traceparent.clone(),
             labels: workflow.row.labels.clone(),
+            attributes,
             priority: child.definition.priority.or(workflow.row.priority),
         },
         payload: Payload {

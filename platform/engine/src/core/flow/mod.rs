@@ -3,6 +3,7 @@
 mod approval;
 mod begin;
 mod birth;
+mod carry;
 mod child;
 mod deadline;
 mod due;

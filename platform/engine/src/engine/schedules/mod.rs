@@ -12,7 +12,7 @@ use super::{Engine, not_found, unreadable};
 use crate::api::{Caller, FailureView, Issue, Missed, Overlap, Refusal, ScheduleSpec, ScheduleView, Schedules};
 use crate::core::commands::{DeleteSchedule, OweRuns, PauseSchedule, SetSchedule};
 use crate::core::rows::ScheduleRow;
-use crate::core::schedule::Calendar;
+use crate::core::schedule::{Calendar, id_of};
 use crate::processor::load::{Records, decode, walk};
 use crate::processor::storage::Storage;
 use crate::read;
@@ -23,12 +23,6 @@ pub(crate) use starter::Waker;
 
 /// Times that a view shows ahead.
 const NEXT_SHOWN: usize = 5;
-
-/// The id that a name has in a tenant, with the partition that owns it.
-fn id_of(tenant: TenantId, name: &str, partitions: u16) -> ScheduleId {
-    let partition = PartitionId::of(tenant, "schedule", name.as_bytes(), partitions);
-    ScheduleId::derive(0, partition, &[tenant.as_bytes(), name.as_bytes()])
-}
 
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, message)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_proto::v1::{Payload, PlaybookRef};
 use gantry_proto::{ErrorCode, PartitionId};
+use serde_json::Map;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +17,14 @@ use crate::core::Body;
 use crate::core::commands::{StartRun, Submit};
 use crate::core::rows::ScheduleRow;
 use crate::processor::Message;
+use crate::spec;
 
 /// After something failed that may heal, it is tried again so much later.
 const RETRY: Duration = Duration::from_secs(1);
 /// Looking up one playbook may take so long.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
-/// Wakes the starter when something is owed.
+/// Wakes a task of the engine when there is something to do for it.
 #[derive(Debug, Default)]
 pub(crate) struct Waker(Notify);
 
@@ -30,6 +32,11 @@ impl Waker {
     /// Something is owed.
     pub(crate) fn wake(&self) {
         self.0.notify_one();
+    }
+
+    /// Waits until something is. Cancel safe.
+    pub(crate) async fn woken(&self) {
+        self.0.notified().await;
     }
 }
 
@@ -57,7 +64,7 @@ impl Starter {
                 if again {
                     tokio::time::sleep(RETRY).await;
                 } else {
-                    self.waker.0.notified().await;
+                    self.waker.woken().await;
                 }
             };
             tokio::select! {
@@ -130,6 +137,10 @@ impl Engine {
             .blocking(move |storage| run_parameters(storage, &schedule, &text))
             .await?;
         let json = |error: serde_json::Error| Refusal::new(ErrorCode::Internal, error.to_string());
+        let attributes = spec::attributes(&compiled.definition, &parameters, &Map::new()).map_err(|issues| {
+            let first = issues.into_iter().next().map(|issue| issue.message);
+            Refusal::new(ErrorCode::InvalidParameters, first.unwrap_or_default())
+        })?;
         let definition_json = serde_json::to_vec(&compiled.definition).map_err(json)?;
         let parameters_json = serde_json::to_vec(&parameters).map_err(json)?;
         Ok(Submit {
@@ -145,6 +156,7 @@ impl Engine {
             },
             idempotency: None,
             labels: row.labels.clone(),
+            attributes,
             traceparent: None,
             playbook: Some(PlaybookRef {
                 name: row.playbook.clone(),
@@ -153,6 +165,8 @@ impl Engine {
             id: None,
             priority: None,
             schedule: None,
+            origin: None,
+            carried: Vec::new(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Uploads: a file is sealed and durable before a record says that it is there, and its object goes after the record that ends it.
 
+mod carry;
 mod hold;
 mod sweep;
 mod take;
@@ -10,6 +11,7 @@ use futures_util::stream::BoxStream;
 use gantry_proto::v1::{Artifact, Payload};
 use gantry_proto::{ArtifactId, ErrorCode, PartitionId, TenantId, UploadId, limits};
 
+pub(super) use self::carry::Copied;
 pub(super) use self::hold::Held;
 use self::hold::Hold;
 pub(super) use self::sweep::sweep;

@@ -1,5 +1,6 @@
 //! From a document to a definition.
 
+mod attributes;
 mod child;
 mod code;
 mod condition;
@@ -150,6 +151,7 @@ impl Check<'_> {
             tasks.insert(name.clone(), compiled);
         }
         let outputs = self.outputs(source, &parameter_names);
+        let attributes = self.attributes(source, &Scope::parameters(&parameter_names, &source.tasks));
         Definition {
             name: source.name.clone(),
             description: source.description.clone(),
@@ -163,6 +165,7 @@ impl Check<'_> {
                 let checked = checked.ok_or_else(|| format!("the priority is {priority}; it is 0 to {PRIORITY_MAX}"));
                 self.checked(&top("priority"), checked)
             }),
+            attributes,
             on_task_failure: source.on_task_failure,
             deadline_ms: source
                 .deadline

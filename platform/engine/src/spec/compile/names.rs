@@ -149,7 +149,7 @@ impl<'a> Scope<'a> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         if self.at_submit && path.first().is_some_and(|root| *root != "params") {
             return Some(format!(
-                "`{name}` is not known when the workflow is submitted, which is when uploads are taken; only `params` is"
+                "`{name}` is not known when the workflow is submitted, which is when this is filled in; only `params` is"
             ));
         }
         match path.as_slice() {
