@@ -29,7 +29,15 @@ impl Report {
     pub(crate) fn measure(&mut self, name: &str, unit: &str, samples: &[f64]) -> Result<()> {
         let line = serde_json::json!({ "name": name, "unit": unit, "statistic": "median", "samples": samples });
         writeln!(self.file, "{line}")?;
-        println!("BENCH {name} {:.1} {unit}", median(samples).context("no samples")?);
+        println!("BENCH {name} {} {unit}", shown(median(samples).context("no samples")?));
+        Ok(())
+    }
+
+    /// Prints one value that is no median.
+    pub(crate) fn single(&mut self, name: &str, unit: &str, statistic: &str, value: f64) -> Result<()> {
+        let line = serde_json::json!({ "name": name, "unit": unit, "statistic": statistic, "samples": [value] });
+        writeln!(self.file, "{line}")?;
+        println!("BENCH {name} {} {unit}", shown(value));
         Ok(())
     }
 
@@ -50,6 +58,25 @@ impl Report {
     pub(crate) fn finish(self) {
         println!("samples: {}", self.path.display());
     }
+}
+
+/// Three digits that say something.
+fn shown(value: f64) -> String {
+    let decimals = match value.abs() {
+        below if below < 10.0 => 2,
+        below if below < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// The value that so many percent of the samples do not exceed.
+pub(crate) fn percentile(samples: &[f64], percent: usize) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+        .get((sorted.len() * percent).div_ceil(100).saturating_sub(1))
+        .copied()
 }
 
 pub(crate) fn median(samples: &[f64]) -> Option<f64> {

@@ -4,6 +4,8 @@
 //! with telemetry off and warnings only; the service is the same three steps on its SDK for Rust. Rounds of both are interleaved, and medians compared.
 
 mod cost;
+mod crowd;
+mod history;
 mod load;
 mod ours;
 mod peer;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::report::Report;
+use crowd::Pace;
 use load::Round;
 use ours::Gantry;
 use peer::Restate;
@@ -64,56 +67,25 @@ pub(crate) async fn run(quick: bool) -> Result<()> {
         }
     }
     ours.stop().await?;
+    history::measure(&mut report, 100_000, "100k").await?;
+    let pace = if quick {
+        Pace {
+            steps: 2,
+            pause: Duration::from_secs(4),
+        }
+    } else {
+        Pace {
+            steps: 5,
+            pause: Duration::from_secs(5),
+        }
+    };
+    crowd::watched(&mut report, pace).await?;
+    crowd::sleepers(&mut report).await?;
     if !quick {
-        sleepers(&mut report).await?;
-        history(&mut report).await?;
+        history::measure(&mut report, 1_000_000, "1m").await?;
     }
     report.finish();
     Ok(())
-}
-
-/// Memory with ten thousand runs that sleep.
-async fn sleepers(report: &mut Report) -> Result<()> {
-    const RUNS: usize = 10_000;
-    let mut ours = Gantry::start("durable-sleepers").await?;
-    ours.attach_worker().await?;
-    load::each(RUNS, 256, || ours.begin("nap", 3_600_000)).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    report.measure(
-        "durable.sleepers_rss_mb",
-        "MB",
-        &[process::rss_bytes(ours.pid())? / 1e6],
-    )?;
-    ours.stop().await
-}
-
-/// What a long history costs: runs that have ended, made through the same path as any other.
-async fn history(report: &mut Report) -> Result<()> {
-    const RUNS: usize = 100_000;
-    let mut ours = Gantry::start("durable-history").await?;
-    ours.attach_worker().await?;
-    busy(&ours, Duration::from_millis(500)).await?;
-    let mut empty = Vec::new();
-    for _ in 0..3 {
-        empty.push(load::alone(100, || ours.begin("noop", 1)).await?);
-    }
-    load::each(RUNS, 512, || ours.begin("noop", 1)).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let (mut full, mut lists) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        full.push(load::alone(100, || ours.begin("noop", 1)).await?);
-        lists.push(load::alone(100, || ours.newest()).await?);
-    }
-    report.measure("durable.newest50_100k_ms", "ms", &lists)?;
-    report.ratio("durable.history_submit_ratio", &full, &empty)?;
-    let mut starts = Vec::new();
-    for _ in 0..3 {
-        let (again, time) = ours.restarted().await?;
-        ours = again;
-        starts.push(time.as_secs_f64());
-    }
-    report.measure("durable.history_start_s", "s", &starts)?;
-    ours.stop().await
 }
 
 /// From the start of the process to the first completed run.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gantry_tests::process::Process;
+use gantry_tests::sse::SseReader;
 use gantry_tests::{paths, wait, world};
 use rustix::process::Pid;
 use serde::Deserialize;
@@ -12,6 +13,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 const START: Duration = Duration::from_secs(30);
+/// Longest that work under way is waited for.
+const QUIET: Duration = Duration::from_secs(300);
+/// Where a directory's key is kept, beside its data.
+const KEY_FILE: &str = "key";
 
 /// A server, with a worker once one is attached.
 pub(super) struct Gantry {
@@ -38,7 +43,7 @@ struct Endpoints {
     pid: u32,
 }
 
-fn root_of(name: &str) -> Result<PathBuf> {
+pub(super) fn root_of(name: &str) -> Result<PathBuf> {
     let root = paths::scratch().join(format!("bench-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&root)?;
     Ok(root)
@@ -49,7 +54,16 @@ impl Gantry {
     pub(super) async fn start(name: &str) -> Result<Self> {
         let root = root_of(name)?;
         let key = world::init(&root.join("data"), &root).await?;
+        std::fs::write(root.join(KEY_FILE), &key)?;
         Self::start_on(root, key).await
+    }
+
+    /// Starts a server on a directory that another one has left; gives the time until it listens, too.
+    pub(super) async fn start_again(root: PathBuf) -> Result<(Self, Duration)> {
+        let key = std::fs::read_to_string(root.join(KEY_FILE)).context("the key of the directory")?;
+        let begun = Instant::now();
+        let ours = Self::start_on(root, key).await?;
+        Ok((ours, begun.elapsed()))
     }
 
     async fn start_on(root: PathBuf, key: String) -> Result<Self> {
@@ -92,7 +106,12 @@ impl Gantry {
         self.root.join("data")
     }
 
-    async fn token(&self) -> Result<String> {
+    /// Where workers dial.
+    pub(super) fn grpc(&self) -> &str {
+        &self.grpc
+    }
+
+    pub(super) async fn token(&self) -> Result<String> {
         let answer: Value = self
             .client
             .post(format!("{}/api/v1/node-tokens", self.http))
@@ -182,16 +201,43 @@ impl Gantry {
         Ok(())
     }
 
-    /// Starts a run that nobody waits for.
-    pub(super) async fn begin(&self, component: &str, input: u64) -> Result<()> {
-        self.client
+    /// Starts a run that nobody waits for; gives its id.
+    pub(super) async fn begin(&self, component: &str, input: u64) -> Result<String> {
+        let begun: Value = self
+            .client
             .post(format!("{}/api/v1/components/{component}:run", self.http))
             .bearer_auth(&self.key)
             .json(&json!({"input": input}))
             .send()
             .await?
-            .error_for_status()?;
-        Ok(())
+            .error_for_status()?
+            .json()
+            .await?;
+        Ok(begun["id"].as_str().context("no id in the answer")?.to_owned())
+    }
+
+    /// The records of a workflow, from the first one to its end.
+    pub(super) async fn watch(&self, id: &str) -> Result<SseReader> {
+        let response = self
+            .client
+            .get(format!("{}/api/v1/workflows/{id}/events", self.http))
+            .bearer_auth(&self.key)
+            .header("accept", "text/event-stream")
+            .send()
+            .await?;
+        SseReader::new(response)
+    }
+
+    /// Waits until no more records are written.
+    pub(super) async fn quiet(&self) -> Result<()> {
+        let mut before = self.journal().await?.bytes;
+        wait::until("the server to come to rest", QUIET, async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = self.journal().await?.bytes;
+            let rests = std::mem::replace(&mut before, now) == now;
+            Ok(rests.then_some(()))
+        })
+        .await
     }
 
     /// The newest 50, as a list shows them.
@@ -236,12 +282,18 @@ impl Gantry {
         Ok(serde_json::from_value(status["journal"].clone())?)
     }
 
-    pub(super) async fn stop(mut self) -> Result<()> {
+    /// Stops it; gives its directory.
+    pub(super) async fn stop_and_keep(mut self) -> Result<PathBuf> {
         if let Some(worker) = self.worker.take() {
             worker.kill().await?;
         }
         self.server.stop().await?;
-        std::fs::remove_dir_all(&self.root)?;
+        Ok(self.root)
+    }
+
+    pub(super) async fn stop(self) -> Result<()> {
+        let root = self.stop_and_keep().await?;
+        std::fs::remove_dir_all(root)?;
         Ok(())
     }
 }

@@ -114,7 +114,14 @@ impl Context {
         told
     }
 
-    /// Waits until every end is durable.
+    /// Waits until every step that has ended is durably so; the next step, and the end of the run, wait for it by themselves.
+    ///
+    /// # Errors
+    /// That the run is over for this worker.
+    pub async fn durable(&self) -> Result<(), Failure> {
+        self.settled().await
+    }
+
     async fn settled(&self) -> Result<(), Failure> {
         let waiting = std::mem::take(&mut self.inner.lock().unacknowledged);
         for told in waiting {
