@@ -20,6 +20,7 @@ async fn main() -> Result<()> {
     match names.as_slice() {
         [] | ["main"] => suite_main::run(quick).await,
         ["durable"] => durable::run(quick).await,
-        other => bail!("there is no bench {other:?}; there are: main, durable"),
+        ["peer"] => durable::tune().await,
+        other => bail!("there is no bench {other:?}; there are: main, durable, peer"),
     }
 }

@@ -13,7 +13,7 @@ mod process;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::report::Report;
 use crowd::Pace;
@@ -58,7 +58,10 @@ pub(crate) async fn run(quick: bool) -> Result<()> {
     ours.attach_worker().await?;
     fsyncs(&mut report, &ours).await?;
     match Restate::start().await? {
-        Some(peer) => against(&mut report, &ours, &peer, extent).await?,
+        Some(peer) => {
+            against(&mut report, &ours, &peer, extent).await?;
+            peer.stop().await?;
+        }
         None => {
             println!(
                 "the peer is not there (npm install and tests/bench-peer, which tests/run bench durable builds): comparisons are left out"
@@ -143,6 +146,26 @@ async fn fsyncs(report: &mut Report, ours: &Gantry) -> Result<()> {
             report.measure(&format!("durable.fsyncs_{name}_outside"), "fsyncs/run", &[seen])?;
         }
     }
+    Ok(())
+}
+
+/// The peer alone, as the environment sets it up: to find what it is at its best with.
+pub(crate) async fn tune() -> Result<()> {
+    let mut report = Report::create("peer")?;
+    let peer = Restate::start().await?.context("the peer is not there")?;
+    peer.busy(64, Duration::from_millis(1_000)).await?;
+    let (mut rates, mut cpu, mut singles) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let round = peer.busy(64, Duration::from_millis(1_500)).await?;
+        rates.push(round.per_second);
+        cpu.push(round.cpu_ms);
+        singles.push(load::alone(40, || peer.call()).await?);
+    }
+    report.measure("peer.three_step_64_per_s", "runs/s", &rates)?;
+    report.measure("peer.cpu_ms", "ms/run", &cpu)?;
+    report.measure("peer.three_step_1_p50_ms", "ms", &singles)?;
+    peer.stop().await?;
+    report.finish();
     Ok(())
 }
 

@@ -19,8 +19,9 @@ const SERVICE: &str = "127.0.0.1:19080";
 /// A running peer.
 pub(super) struct Restate {
     client: reqwest::Client,
+    root: PathBuf,
     server: Process,
-    _service: Process,
+    service: Process,
 }
 
 impl Restate {
@@ -55,8 +56,9 @@ impl Restate {
         let server = Process::start(&server, &arguments, &environment, &root.join("server.log"))?;
         let peer = Self {
             client: reqwest::Client::new(),
+            root,
             server,
-            _service: service,
+            service,
         };
         wait::until("the peer to take its service", START, async || {
             let asked = peer
@@ -89,5 +91,13 @@ impl Restate {
 
     pub(super) async fn busy(&self, callers: usize, length: Duration) -> Result<Round> {
         load::busy(callers, length, self.server.pid(), || self.call()).await
+    }
+
+    /// Ends it, and removes its data.
+    pub(super) async fn stop(self) -> Result<()> {
+        self.server.kill().await?;
+        self.service.kill().await?;
+        std::fs::remove_dir_all(&self.root)?;
+        Ok(())
     }
 }
