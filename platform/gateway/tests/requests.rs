@@ -240,7 +240,7 @@ async fn bulk_requests_say_what_they_are_about() {
     let path = "/api/v1/bulk";
     for bad in [
         json!({ "operation": "pause" }),
-        json!({ "operation": "erase", "where": "true" }),
+        json!({ "operation": "remove", "where": "true" }),
         json!({ "operation": "pause", "where": "true", "dry_runn": true }),
         json!({ "operation": "pause", "where": "true", "grace_ms": 5 }),
         json!({ "operation": "signal", "where": "true" }),

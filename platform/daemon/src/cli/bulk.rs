@@ -56,6 +56,21 @@ pub(crate) enum BulkCommand {
         #[command(flatten)]
         which: WhichArgs,
     },
+    /// Keep workflows whatever their retention
+    Hold {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Keep workflows no longer than their retention
+    Release {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Destroy what users wrote in workflows that have ended
+    Erase {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
     /// Bulk operations, newest first
     Ls,
     /// How far one is
@@ -145,6 +160,9 @@ pub(crate) async fn run(command: BulkCommand, connection: &ConnectionArgs, form:
         BulkCommand::Pause { which, interrupt } => (which, json!({"operation": "pause", "interrupt": interrupt})),
         BulkCommand::Resume { which } => (which, json!({"operation": "resume"})),
         BulkCommand::Retry { which } => (which, json!({"operation": "retry"})),
+        BulkCommand::Hold { which } => (which, json!({"operation": "hold"})),
+        BulkCommand::Release { which } => (which, json!({"operation": "release"})),
+        BulkCommand::Erase { which } => (which, json!({"operation": "erase"})),
         BulkCommand::Signal { which, name, payload } => {
             let payload: Value = match &payload {
                 Some(text) => serde_json::from_str(text)

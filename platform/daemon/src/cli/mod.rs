@@ -81,7 +81,7 @@ enum Command {
     /// List, show, signal, cancel, hold and erase workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
-    /// Cancel, pause, resume, signal or retry every workflow that a filter fits
+    /// Cancel, pause, resume, signal, retry, hold or erase every workflow that a filter fits
     #[command(subcommand)]
     Bulk(bulk::BulkCommand),
     /// Decide on a task: approve, reject, retry, skip, resolve, fail

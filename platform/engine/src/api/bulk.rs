@@ -35,6 +35,12 @@ pub enum BulkAction {
     },
     /// Tasks of it that were given to a person, ran out of attempts or wait for their next one start now.
     Retry,
+    /// It is kept whatever its retention; the comment is the reason.
+    Hold,
+    /// It is kept no longer than its retention.
+    Release,
+    /// What users wrote in it is destroyed, if it has ended and is not held.
+    Erase,
 }
 
 /// A bulk operation to be.
@@ -99,7 +105,7 @@ pub struct BulkView {
     /// Id, `bulk_...`.
     #[schema(value_type = String)]
     pub id: BulkId,
-    /// What is done: `cancel`, `pause`, `resume`, `signal` or `retry`.
+    /// What is done: `cancel`, `pause`, `resume`, `signal`, `retry`, `hold`, `release` or `erase`.
     pub operation: String,
     /// To which workflows.
     #[serde(rename = "where")]

@@ -396,3 +396,47 @@ async fn a_tenant_is_erased_as_a_whole_or_not_at_all() {
     assert_eq!(world.engine.erase_tenant(caller(), tenant()).await.unwrap(), 0);
     world.verify();
 }
+
+#[tokio::test]
+async fn many_are_held_released_and_erased_by_one_operation() {
+    use crate::api::{BulkAction, BulkRequest, Bulks as _};
+    let world = World::new().await;
+    attach(&world, None);
+    let first = completed(&world).await;
+    let second = completed(&world).await;
+    world.forward(Duration::from_millis(5));
+    let run = async |action: BulkAction, filter: String| {
+        let request = BulkRequest {
+            caller: caller(),
+            action,
+            filter,
+            comment: Some("case 17".to_owned()),
+            rate: None,
+            idempotency_key: None,
+        };
+        let id = world.engine.start_bulk(request).await.unwrap().id;
+        loop {
+            let view = world.engine.bulk(tenant(), id).await.unwrap();
+            if view.ended_at_ms.is_some() {
+                break view;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let held = run(BulkAction::Hold, format!("id == '{first}'")).await;
+    assert_eq!((held.matched, held.done), (1, 1));
+    let erased = run(BulkAction::Erase, "state == 'completed'".to_owned()).await;
+    assert_eq!((erased.matched, erased.done, erased.failed), (2, 1, 1));
+    assert_eq!(erased.reasons[0].reason, "legal-hold");
+    let refusal = world.engine.source(tenant(), second).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::ContentErased);
+    let released = run(BulkAction::Release, "true".to_owned()).await;
+    assert_eq!(released.done, 2);
+    let erased = run(BulkAction::Erase, "true".to_owned()).await;
+    assert_eq!((erased.done, erased.failed), (2, 0), "repeating is harmless");
+    assert_eq!(
+        world.engine.source(tenant(), first).await.unwrap_err().code,
+        ErrorCode::ContentErased
+    );
+    world.verify();
+}

@@ -1,5 +1,6 @@
 //! Bodies of bulk operations.
 
+use gantry_directory::Verb;
 use gantry_engine::api::{BulkAction, BulkPreview, BulkView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +21,26 @@ pub(crate) enum BulkName {
     Signal,
     /// Tasks of it that were given to a person, ran out of attempts or wait for their next one start now.
     Retry,
+    /// It is kept whatever its retention; the comment is the reason. For admins.
+    Hold,
+    /// It is kept no longer than its retention. For admins.
+    Release,
+    /// What users wrote in it is destroyed, if it has ended and is not held. For admins.
+    Erase,
+}
+
+impl BulkName {
+    /// What a key must be allowed to do to one workflow, to do it to many.
+    pub(crate) const fn verb(self) -> Verb {
+        match self {
+            Self::Cancel => Verb::Cancel,
+            Self::Pause | Self::Resume => Verb::Pause,
+            Self::Signal => Verb::Signal,
+            Self::Retry => Verb::Decide,
+            Self::Hold | Self::Release => Verb::Hold,
+            Self::Erase => Verb::Erase,
+        }
+    }
 }
 
 /// One command for every workflow that a filter fits.
@@ -44,7 +65,7 @@ pub(crate) struct BulkBody {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub(crate) payload: Option<serde_json::Value>,
-    /// Why; recorded where the operation takes a comment (pause, retry).
+    /// Why; recorded where the operation takes a comment (pause, retry, hold).
     #[serde(default)]
     pub(crate) comment: Option<String>,
     /// To so many workflows per second at most: 1 to 1000, 100 when absent.
@@ -74,6 +95,9 @@ impl BulkBody {
                 payload: self.payload.take().unwrap_or_default(),
             },
             BulkName::Retry => BulkAction::Retry,
+            BulkName::Hold => BulkAction::Hold,
+            BulkName::Release => BulkAction::Release,
+            BulkName::Erase => BulkAction::Erase,
         };
         let left = [
             ("grace_ms", self.grace_ms.is_some()),

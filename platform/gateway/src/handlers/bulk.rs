@@ -1,9 +1,10 @@
 //! Bulk operations: one command for every workflow that a filter fits.
 
 use axum::response::Response;
+use gantry_directory::Resource;
 use gantry_engine::api::BulkRequest;
-use gantry_proto::BulkId;
 use gantry_proto::limits::{BULK_PAYLOAD_BYTES_MAX, COMMENT_BYTES_MAX, FILTER_BYTES_MAX};
+use gantry_proto::{BulkId, ErrorCode};
 use http::{HeaderValue, StatusCode, header};
 
 use super::json;
@@ -19,7 +20,12 @@ const BODY_BYTES_MAX: usize = 2 * (BULK_PAYLOAD_BYTES_MAX + COMMENT_BYTES_MAX + 
 pub(crate) async fn start(mut call: GuardedCall) -> Result<Response, Problem> {
     let idempotency_key = idempotency_key(&call)?;
     let mut body: BulkBody = call.call.json(BODY_BYTES_MAX).await?;
-    let action = body.action()?;
+    let (action, verb) = (body.action()?, body.operation.verb());
+    let scope = call.key.scope;
+    if !scope.allows(Resource::Workflow, verb) {
+        let detail = format!("a key of scope `{scope}` may not {verb} workflows");
+        return Err(Problem::new(ErrorCode::Forbidden, detail).hint("use a key with a wider scope"));
+    }
     let backend = &call.shared.backend;
     if body.dry_run {
         let preview = backend.preview_bulk(call.key.tenant, body.filter).await?;

@@ -16,7 +16,7 @@ pub(super) fn operations() -> Vec<Operation> {
     const MANY: &str = "/api/v1/bulk";
     const ONE: &str = "/api/v1/bulk/{id}";
     vec![
-        Operation::guarded(Method::POST, MANY, "start_bulk", (R::Bulk, V::Create), "Cancel, pause, resume, signal or retry every workflow that a filter fits, or with `dry_run` count them; `Idempotency-Key` makes a repetition harmless", bulk::start)
+        Operation::guarded(Method::POST, MANY, "start_bulk", (R::Bulk, V::Create), "Cancel, pause, resume, signal, retry, hold, release or erase every workflow that a filter fits, or with `dry_run` count them; `Idempotency-Key` makes a repetition harmless", bulk::start)
             .body(Json(of::<BulkBody>()))
             .returns(202, &[Json(of::<BulkAnswer>())])
             .returns(200, &[Json(of::<BulkAnswer>())]),

@@ -122,6 +122,10 @@ impl Batching<'_> {
                 outputs_json: payload.outputs_json.clone().unwrap_or_else(|| "{}".into()),
             }
             .decide(self, inputs)?,
+            // No letter says these.
+            BulkOperation::Hold | BulkOperation::Release | BulkOperation::Erase => {
+                return Ok(Became::Failed(ErrorCode::Internal.as_str().to_owned()));
+            }
             BulkOperation::Retry => return self.bulk_retry(tenant, id, items, payload, inputs),
         };
         Ok(became(outcome))

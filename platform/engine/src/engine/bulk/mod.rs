@@ -25,16 +25,12 @@ fn refused(message: impl Into<String>) -> Refusal {
 
 /// A request as it is journaled.
 fn command(request: &BulkRequest, bulk: BulkId) -> Result<StartBulk, Refusal> {
-    if let Some(comment) = request
-        .comment
-        .as_ref()
-        .filter(|text| text.len() > limits::COMMENT_BYTES_MAX)
-    {
-        let message = format!(
-            "the comment has {} bytes; the limit is {}",
-            comment.len(),
-            limits::COMMENT_BYTES_MAX
-        );
+    let comment_max = match request.action {
+        BulkAction::Hold => limits::HOLD_REASON_BYTES_MAX,
+        _ => limits::COMMENT_BYTES_MAX,
+    };
+    if let Some(comment) = request.comment.as_ref().filter(|text| text.len() > comment_max) {
+        let message = format!("the comment has {} bytes; the limit is {comment_max}", comment.len());
         return Err(Refusal::new(ErrorCode::TooLarge, message));
     }
     let rate = request.rate.unwrap_or(limits::BULK_RATE_DEFAULT);
@@ -85,6 +81,9 @@ fn command(request: &BulkRequest, bulk: BulkId) -> Result<StartBulk, Refusal> {
             BulkOperation::Signal
         }
         BulkAction::Retry => BulkOperation::Retry,
+        BulkAction::Hold => BulkOperation::Hold,
+        BulkAction::Release => BulkOperation::Release,
+        BulkAction::Erase => BulkOperation::Erase,
     };
     let asked = serde_json::to_vec(&(&request.action, &request.filter, &request.comment, rate))
         .map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;

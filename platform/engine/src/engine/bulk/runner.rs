@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use gantry_proto::v1::Payload;
-use gantry_proto::{BulkId, PartitionId, limits};
+use gantry_proto::v1::{BulkItem, BulkOperation, Payload};
+use gantry_proto::{BulkId, ErrorCode, PartitionId, limits};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Engine, Waker};
-use crate::api::{Refusal, TimeRange, WorkflowQuery};
+use crate::api::{Caller, Keeping as _, Refusal, TimeRange, WorkflowQuery};
 use crate::core::bulk::BulkRow;
 use crate::core::commands::BulkPage;
 use crate::processor::Message;
@@ -118,7 +118,7 @@ impl Engine {
         })?;
         let partitions = self.partition_count();
         let (tenant, seq, bulk, after) = (row.tenant, row.requested_seq, row.id, row.through);
-        let page = self
+        let mut page = self
             .blocking(move |storage| {
                 let found = read::select(storage, partitions, tenant, &query, (limit, limits::LIST_ROWS_MAX))?;
                 let payload: Option<Payload> = Records::new(storage, bulk.partition())
@@ -132,12 +132,51 @@ impl Engine {
                     workflows: found.rows.iter().map(|row| row.id).collect(),
                     looked_at: u32::try_from(found.looked_at).unwrap_or(u32::MAX),
                     complete: found.complete,
+                    results: None,
                     payload,
                 })
             })
             .await?;
         let share = Duration::from_millis((page.workflows.len() * 1_000 / rate) as u64);
+        if matches!(
+            row.operation(),
+            BulkOperation::Hold | BulkOperation::Release | BulkOperation::Erase
+        ) {
+            page.results = Some(self.keep_page(&row, &page).await?);
+        }
         self.call(bulk.partition(), page).await?;
         Ok(share)
+    }
+
+    /// Holds, releases or erases the workflows of a page. A page that is found again after a crash is done again, which changes nothing.
+    ///
+    /// # Errors
+    /// What another try may heal.
+    async fn keep_page(&self, row: &BulkRow, page: &BulkPage) -> Result<(u32, Vec<BulkItem>), Refusal> {
+        let caller = Caller {
+            tenant: row.tenant,
+            principal: row.by,
+        };
+        let reason = page.payload.as_ref().and_then(|payload| payload.message.clone());
+        let (mut done, mut others) = (0, Vec::new());
+        for workflow in page.workflows.iter().copied() {
+            let outcome = match row.operation() {
+                BulkOperation::Hold => self.hold(caller, workflow, reason.clone()).await,
+                BulkOperation::Release => self.release(caller, workflow).await,
+                _ => self.erase(caller, workflow).await,
+            };
+            match outcome {
+                Ok(()) => done += 1,
+                Err(refusal) if matches!(refusal.code, ErrorCode::StorageUnavailable | ErrorCode::Overloaded) => {
+                    return Err(refusal);
+                }
+                Err(refusal) => others.push(BulkItem {
+                    workflow,
+                    failed: true,
+                    reason: refusal.code.as_str().to_owned(),
+                }),
+            }
+        }
+        Ok((done, others))
     }
 }

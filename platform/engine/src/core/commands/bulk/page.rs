@@ -1,7 +1,7 @@
 //! Workflows were found for a bulk operation.
 
 use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, Payload};
+use gantry_proto::v1::{self, BulkItem, Payload};
 use gantry_proto::{BulkId, TenantId, WorkflowId};
 
 use crate::core::commands::{Outcome, Reply};
@@ -24,6 +24,8 @@ pub struct BulkPage {
     pub looked_at: u32,
     /// There are no more.
     pub complete: bool,
+    /// What became of them, when they were acted upon already: how many were done, and the others. No letters are sent then.
+    pub results: Option<(u32, Vec<BulkItem>)>,
     /// What goes beside the letters.
     pub payload: Option<Payload>,
 }
@@ -44,7 +46,18 @@ impl BulkPage {
             complete: self.complete,
         };
         batch.record_bulk(self.bulk, Kind::BulkAdvanced(event), None)?;
-        batch.send_bulk(&row, &self.workflows, self.payload.as_ref())?;
+        match self.results {
+            None => batch.send_bulk(&row, &self.workflows, self.payload.as_ref())?,
+            Some((done, others)) if !self.workflows.is_empty() => {
+                let event = v1::BulkReported {
+                    bulk: self.bulk,
+                    done,
+                    others,
+                };
+                batch.record_bulk(self.bulk, Kind::BulkReported(event), None)?;
+            }
+            Some(_) => {}
+        }
         batch.settle_bulk(self.bulk)?;
         Ok(Ok(Reply::Done))
     }
