@@ -13,7 +13,7 @@ use crate::api::{Caller, Keeping, Refusal, Uploads as _};
 use crate::archive::keeper::House;
 use crate::archive::{ArchiveParts, KeepError};
 use crate::core::Command;
-use crate::core::commands::{Erase, Hold, Release};
+use crate::core::commands::{Erase, ForgetBulks, Hold, Release};
 use crate::processor::Shared;
 use crate::processor::load::{walk, workflow_rows};
 use crate::processor::storage::Storage;
@@ -317,6 +317,9 @@ impl Keeping for Engine {
         self.archive_parts().ok_or_else(no_archive)?;
         let at_ms = self.now_ms();
         self.require_erasable(tenant).await?;
+        for partition in self.all_partitions() {
+            self.call(partition, ForgetBulks { tenant }).await?;
+        }
         self.erase_uploads(caller).await?;
         let mut count = 0;
         for partition in self.all_partitions() {

@@ -438,5 +438,8 @@ async fn many_are_held_released_and_erased_by_one_operation() {
         world.engine.source(tenant(), first).await.unwrap_err().code,
         ErrorCode::ContentErased
     );
+    // What was written in them goes with the tenant's.
+    world.engine.erase_tenant(caller(), tenant()).await.unwrap();
+    assert!(world.engine.bulks(tenant(), None, 10).await.unwrap().items.is_empty());
     world.verify();
 }

@@ -31,7 +31,7 @@ use gantry_proto::{ErrorCode, NodeId, TaskId, UploadId, WorkflowId};
 
 pub use acknowledged::Acknowledged;
 pub use assignment_refused::AssignmentRefused;
-pub use bulk::{BulkPage, CancelBulk, StartBulk};
+pub use bulk::{BulkPage, CancelBulk, ForgetBulks, StartBulk};
 pub use cancel::Cancel;
 pub use destroy::{Erase, Expired, Remove};
 pub use drain::Drain;
@@ -203,6 +203,8 @@ commands! {
     BulkPage,
     /// Let a bulk operation take no further workflows.
     CancelBulk,
+    /// Forget the bulk operations of a tenant.
+    ForgetBulks,
     /// Letters of another partition.
     Receive,
     /// Letters have arrived.
