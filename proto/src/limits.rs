@@ -18,7 +18,7 @@ pub const OUTPUT_LIMIT_BYTES_MAX: u64 = 4 << 30;
 /// `$GANTRY_OUTPUT`: values that later steps are rendered with. It becomes a journal record, so it is small.
 pub const STEP_OUTPUTS_BYTES_MAX: u64 = 256 << 10;
 
-/// `$GANTRY_ATTRS`: search attributes.
+/// `$GANTRY_ATTRS`: facts about the step, shown with it.
 pub const STEP_ATTRS_BYTES_MAX: u64 = 16 << 10;
 
 /// `$GANTRY_PROGRESS`: shown live, last content wins.
