@@ -65,6 +65,10 @@ impl Operation for Drain {
     fn woken(&mut self, world: &mut World, mark: u64) {
         let all = mark == faults::operations_healed();
         self.over |= all;
+        // What is gone for good is never put back.
+        let nodes = &world.nodes;
+        let gone = |number: u64| usize::try_from(number - 1).is_ok_and(|index| nodes[index].gone);
+        self.drained.retain(|number| !gone(*number));
         for number in self.drained.clone().into_iter().filter(|number| all || *number == mark) {
             self.ask(world, number, false);
         }

@@ -21,6 +21,7 @@ const INVARIANT: &str = "a key starts one workflow, however often it is asked";
 struct Asked {
     definition: &'static str,
     key: Option<String>,
+    priority: Option<u32>,
     done: bool,
 }
 
@@ -53,7 +54,7 @@ impl Submissions {
             attributes: serde_json::Map::new(),
             traceparent: None,
             playbook: None,
-            priority: None,
+            priority: asked.priority,
         };
         world.call(self.place, tag, |engine| async move {
             Reply::Submitted(engine.submit(submit).await)
@@ -144,6 +145,7 @@ impl Operation for Submissions {
                 Asked {
                     definition,
                     key: first.key.clone(),
+                    priority: first.priority,
                     done: false,
                 }
             }
@@ -152,9 +154,11 @@ impl Operation for Submissions {
                     return;
                 };
                 let key = world.dice.chance(400).then(|| format!("key {}", self.asked.len()));
+                let priority = world.dice.chance(300).then(|| [0, 1, 9][world.dice.index(3)]);
                 Asked {
                     definition,
                     key,
+                    priority,
                     done: false,
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_engine::Engine;
-use gantry_engine::api::{Refusal, SubmitReceipt, WorkflowState, WorkflowView};
+use gantry_engine::api::{Refusal, SignalReceipt, SubmitReceipt, TaskState, WorkflowState, WorkflowView};
 
 use gantry_proto::BulkId;
 
@@ -17,6 +17,8 @@ pub(crate) enum Reply {
     Submitted(Result<SubmitReceipt, Refusal>),
     State(Result<WorkflowState, Refusal>),
     View(Result<Box<WorkflowView>, Refusal>),
+    Signalled(Result<SignalReceipt, Refusal>),
+    Decided(Result<TaskState, Refusal>),
     Done(Result<(), Refusal>),
     Bulk(Result<BulkId, Refusal>),
     /// Of many calls at once: answered, and refused for want of room.

@@ -28,6 +28,8 @@ pub(crate) struct Climate {
     pub(crate) repeat: u64,
     /// Of messages of a node: overtaken by one about another task.
     pub(crate) overtake: u64,
+    /// Weight of what clients do with schedules: many runs have none, as they fill a run.
+    pub(crate) schedules: u64,
     /// Weight of each fault among acts.
     pub(crate) faults: Faults,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Faults {
     pub(crate) node_crash: u64,
     pub(crate) node_stop: u64,
     pub(crate) node_unfit: u64,
+    pub(crate) node_gone: u64,
     pub(crate) flood: u64,
 }
 
@@ -70,6 +73,7 @@ impl Climate {
             node_crash: rate(500, 15),
             node_stop: rate(300, 10),
             node_unfit: rate(300, 10),
+            node_gone: rate(80, 3),
             flood: if dice.chance(5) { 3 } else { 0 },
         };
         let heartbeat_ms = dice.between(1, 5) * 1_000;
@@ -91,6 +95,7 @@ impl Climate {
             stillborn: if calm { 0 } else { 10 },
             repeat: rate(500, 60),
             overtake: rate(500, 60),
+            schedules: if dice.chance(200) { 8 } else { 0 },
             faults,
         }
     }
@@ -112,6 +117,7 @@ impl Climate {
             stillborn: 970,
             repeat: 0,
             overtake: 0,
+            schedules: 0,
             faults: Faults::default(),
         }
     }

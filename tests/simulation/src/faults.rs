@@ -15,6 +15,7 @@ enum Fault {
     NodeCrash,
     NodeStop,
     NodeUnfit,
+    NodeGone,
 }
 
 impl World {
@@ -32,6 +33,7 @@ impl World {
             (faults.node_crash, Fault::NodeCrash),
             (faults.node_stop, Fault::NodeStop),
             (faults.node_unfit, Fault::NodeUnfit),
+            (faults.node_gone, Fault::NodeGone),
         ];
         let weights: Vec<u64> = self
             .operations
@@ -115,6 +117,13 @@ impl World {
                 self.say(|| format!("node {node} stands still for {for_ms} ms"));
                 self.nodes[node].stopped_until_ms = self.now + for_ms;
             }
+            Fault::NodeGone => {
+                // One stays, so that what is bound to no node ends.
+                if self.nodes.iter().filter(|each| !each.gone).count() > 1 && !self.nodes[node].gone {
+                    self.say(|| format!("node {node} is gone for good"));
+                    self.lose_node(node);
+                }
+            }
             Fault::NodeUnfit => {
                 self.say(|| format!("node {node} is unfit"));
                 self.impair_node(node);
@@ -138,7 +147,7 @@ impl World {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             (node.stopped_until_ms, node.partitioned_until_ms) = (now, now);
-            if node.down {
+            if node.down && !node.gone {
                 self.node_back(index);
             }
             self.node_fit(index);

@@ -28,6 +28,8 @@ pub(crate) struct Node {
     answered_ms: u64,
     pub(crate) held: BTreeMap<AttemptKey, Held>,
     pub(crate) down: bool,
+    /// Never comes back.
+    pub(crate) gone: bool,
     /// Stands still until then.
     pub(crate) stopped_until_ms: u64,
     /// Its network passes nothing until then.
@@ -72,6 +74,7 @@ impl Node {
             answered_ms: 0,
             held: BTreeMap::new(),
             down: false,
+            gone: false,
             stopped_until_ms: 0,
             partitioned_until_ms: 0,
             fault: None,
@@ -80,7 +83,7 @@ impl Node {
     }
 
     pub(crate) fn has_gpu(&self) -> bool {
-        !self.capabilities.is_empty()
+        !self.gone && !self.capabilities.is_empty()
     }
 
     fn occupied(&self) -> u32 {
@@ -436,7 +439,21 @@ impl World {
         self.after(away_ms, Event::NodeBack(index));
     }
 
+    /// The host burns down.
+    pub(crate) fn lose_node(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        (node.down, node.gone, node.kept) = (true, true, None);
+        node.held.clear();
+        node.life += 1;
+        if let Some(link) = node.link.take() {
+            self.hang_up(link);
+        }
+    }
+
     pub(crate) fn node_back(&mut self, index: usize) {
+        if self.nodes[index].gone {
+            return;
+        }
         self.nodes[index].down = false;
         self.dial_later(index);
     }

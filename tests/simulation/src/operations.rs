@@ -6,16 +6,28 @@ mod again;
 mod bulk;
 #[path = "../operations/cancel.rs"]
 mod cancel;
+#[path = "../operations/children.rs"]
+mod children;
 #[path = "../operations/drain.rs"]
 mod drain;
 #[path = "../operations/flood.rs"]
 mod flood;
 #[path = "../operations/look.rs"]
 mod look;
+#[path = "../operations/pause.rs"]
+mod pause;
+#[path = "../operations/people.rs"]
+mod people;
 #[path = "../operations/retry.rs"]
 mod retry;
+#[path = "../operations/schedules.rs"]
+pub(crate) mod schedules;
+#[path = "../operations/signals.rs"]
+mod signals;
 #[path = "../operations/submit.rs"]
 mod submit;
+#[path = "../operations/waits.rs"]
+mod waits;
 
 use gantry_engine::core::apply::Place;
 use gantry_proto::v1::event::Kind;
@@ -76,5 +88,11 @@ pub(crate) fn all() -> Vec<Box<dyn Operation>> {
         Box::new(flood::Flood::at(5)),
         Box::new(bulk::Bulk::at(6)),
         Box::new(again::Restart::at(7)),
+        Box::<waits::Waits>::default(),
+        Box::new(people::People::at(9)),
+        Box::new(signals::Signals::at(10)),
+        Box::new(pause::Pause::at(11)),
+        Box::<children::Children>::default(),
+        Box::new(schedules::Schedules::at(13)),
     ]
 }

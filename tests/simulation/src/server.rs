@@ -89,7 +89,7 @@ impl World {
             dispatcher: Arc::clone(&coordinator) as Arc<dyn Dispatcher>,
             observer: Arc::new(Nobody),
             clock: self.clock.clone(),
-            playbooks: Arc::new(gantry_engine::api::NoPlaybooks),
+            playbooks: Arc::new(crate::operations::schedules::Shelf(self.dice.clone())),
         };
         self.starting = Some(Starting {
             number,

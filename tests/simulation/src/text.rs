@@ -11,9 +11,16 @@ pub(crate) fn record(kind: &Kind) -> String {
 }
 
 /// Whether a task may wait for this though nothing is broken: for something that nobody offers, or for a task that does.
-pub(crate) fn may_wait(task: &TaskView) -> bool {
-    matches!(
-        task.waiting,
-        Some(WaitingView::Unplaceable { .. } | WaitingView::Needs { .. })
-    )
+/// `lost`: its workspace, or a child's, is on a node that is gone.
+pub(crate) fn may_wait(task: &TaskView, lost: bool) -> bool {
+    match task.waiting {
+        Some(WaitingView::Unplaceable { .. } | WaitingView::Needs { .. }) => true,
+        Some(
+            WaitingView::WorkspaceNode { .. }
+            | WaitingView::Child { .. }
+            | WaitingView::Items { .. }
+            | WaitingView::Parallelism { .. },
+        ) => lost,
+        _ => false,
+    }
 }

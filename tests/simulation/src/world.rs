@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use gantry_engine::core::Settings;
+use gantry_engine::core::state::Workflow;
+use gantry_engine::lifecycle::Lifecycle as _;
 use gantry_proto::WorkflowId;
 use gantry_proto::time::Clock as _;
 use gantry_proto::v1::{Assignee, NodeToServer, ServerToNode};
@@ -245,7 +247,7 @@ impl World {
                 .oracle
                 .facts
                 .active_all()
-                .all(|workflow| self.has_no_node(&workflow.row.name))
+                .all(|workflow| self.has_no_node(&workflow.row.name) || self.is_lost(workflow))
     }
 
     /// Whether no node offers what a definition asks for.
@@ -255,6 +257,17 @@ impl World {
             "gpu" => !self.nodes.iter().any(Node::has_gpu),
             _ => false,
         }
+    }
+
+    /// Whether something of a workflow is bound to a node that is gone: a task's workspace, or a child's.
+    fn is_lost(&self, workflow: &Workflow) -> bool {
+        let open = workflow.tasks.iter().filter(|task| !task.row.state().is_final());
+        open.into_iter().any(|task| {
+            let home = task.row.home.filter(|_| task.row.child.is_none());
+            let child = task.row.child.and_then(|child| self.oracle.facts.active(child));
+            home.is_some_and(|home| self.nodes.iter().any(|node| node.id == home && node.gone))
+                || child.is_some_and(|child| self.is_lost(child))
+        })
     }
 
     async fn end(&mut self) -> Result<(), Broken> {
@@ -472,25 +485,33 @@ impl World {
     /// What has not ended says why it waits, and may.
     async fn waiting(&mut self) -> Result<(), Broken> {
         const INVARIANT: &str = "every workflow ends or states why it waits";
-        let active: Vec<WorkflowId> = self.oracle.facts.active_all().map(|workflow| workflow.row.id).collect();
+        let active: Vec<(WorkflowId, bool)> = self
+            .oracle
+            .facts
+            .active_all()
+            .map(|workflow| (workflow.row.id, self.is_lost(workflow)))
+            .collect();
         let Some(server) = &self.server else {
             return Err(broken(INVARIANT, "no server runs though nothing keeps it from it"));
         };
         let engine = Arc::clone(&server.engine);
-        for id in active {
+        for (id, lost) in active {
             let view = gantry_engine::api::Backend::workflow(engine.as_ref(), crate::names::tenant(), id).await;
             let view = view.map_err(|error| broken(INVARIANT, format!("{id} cannot be read: {error}")))?;
             for task in view.tasks.iter().filter(|task| task.ended_at_ms.is_none()) {
-                if !crate::text::may_wait(task) {
+                if !crate::text::may_wait(task, lost) {
                     let name = &view.summary.name;
                     return Err(broken(INVARIANT, format!("{id} ({name}): {task:?}")));
                 }
             }
         }
         if !self.calls.is_empty() || !self.operations.iter().all(|operation| operation.at_rest()) {
+            let restless = self.operations.iter().filter(|operation| !operation.at_rest());
+            let whose: Vec<&str> = restless.map(|operation| operation.invariant()).collect();
+            let calls = self.calls.len();
             return Err(broken(
                 INVARIANT,
-                "a client waits for an answer for an hour without faults",
+                format!("clients wait for an hour without faults: {calls} calls, and {whose:?}"),
             ));
         }
         Ok(())

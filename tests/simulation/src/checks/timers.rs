@@ -69,7 +69,11 @@ impl Check for Timers {
         }
         self.looked_ms = at_ms;
         for (task, until_ms) in &self.waiting {
-            if *until_ms <= wall_ms {
+            let fold = facts.folds.get(&task.0.partition());
+            if fold.is_some_and(|fold| fold.is_paused(task.0)) {
+                // Its timers are held.
+                self.due.remove(task);
+            } else if *until_ms <= wall_ms {
                 self.due.entry(*task).or_insert((at_ms, *until_ms));
             } else {
                 // The clock went back.
@@ -84,7 +88,6 @@ impl Check for Timers {
                 ));
             }
         }
-        let _ = facts;
         Ok(())
     }
 
