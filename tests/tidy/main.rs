@@ -4,4 +4,5 @@
 
 mod dependencies;
 mod documents;
+mod primitives;
 mod sources;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gantry_engine::api::{Missed, Overlap, PlaybookSource, Refusal, ScheduleSpec, Schedules as _};
 use gantry_engine::core::apply::Place;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::{ErrorCode, ScheduleId, TenantId};
+use gantry_proto::{ErrorCode, ScheduleId, TenantId, WorkflowId};
 
 use crate::client::Reply;
 use crate::climate::Climate;
@@ -59,6 +59,16 @@ pub(crate) struct Schedules {
     newest: BTreeMap<ScheduleId, u64>,
     calendar: BTreeSet<(ScheduleId, u64)>,
     started: BTreeSet<(ScheduleId, u64)>,
+    /// Runs of schedules that were deleted while they went on: one of the same name knows nothing of them.
+    left: BTreeSet<WorkflowId>,
+}
+
+/// The runs of a schedule that go on.
+fn running(facts: &Facts, schedule: ScheduleId) -> impl Iterator<Item = WorkflowId> {
+    facts
+        .active_all()
+        .filter(move |workflow| workflow.row.schedule.as_ref().is_some_and(|of| of.schedule == schedule))
+        .map(|workflow| workflow.row.id)
 }
 
 impl Schedules {
@@ -69,6 +79,7 @@ impl Schedules {
             newest: BTreeMap::new(),
             calendar: BTreeSet::new(),
             started: BTreeSet::new(),
+            left: BTreeSet::new(),
         }
     }
 
@@ -151,6 +162,7 @@ impl Operation for Schedules {
             }
             Kind::ScheduleDeleted(event) => {
                 self.live.remove(&event.schedule);
+                self.left.extend(running(facts, event.schedule));
             }
             Kind::ScheduleFired(event) => {
                 let Some((name, paused)) = self.live.get(&event.schedule) else {
@@ -178,10 +190,9 @@ impl Operation for Schedules {
                     return Err(format!("{key:?} is started twice"));
                 }
                 let name = self.live.get(&run.schedule).map(|(name, _)| name.as_str());
-                let of_it = |row: &gantry_engine::core::rows::WorkflowRow| {
-                    row.schedule.as_ref().is_some_and(|of| of.schedule == run.schedule)
-                };
-                let running = facts.active_all().filter(|workflow| of_it(&workflow.row)).count();
+                let running = running(facts, run.schedule)
+                    .filter(|run| !self.left.contains(run))
+                    .count();
                 if running > 1 && name.is_some_and(|name| name != "allow") {
                     return Err(format!("{running} runs of `{name:?}` at once"));
                 }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, Stream as _};
+use gantry_engine::api::TaskState;
 use gantry_engine::core::Settings;
 use gantry_engine::core::state::Workflow;
 use gantry_engine::lifecycle::Lifecycle as _;
-use gantry_proto::WorkflowId;
 use gantry_proto::time::Clock as _;
 use gantry_proto::v1::{Assignee, NodeToServer, ServerToNode};
+use gantry_proto::{NodeId, WorkflowId};
 
 use crate::client::{Answer, Reply};
 use crate::climate::Climate;
@@ -259,15 +260,36 @@ impl World {
         }
     }
 
-    /// Whether something of a workflow is bound to a node that is gone: a task's workspace, or a child's.
+    /// Whether all that is left of a workflow waits for a node that is gone: a task's workspace is there, or a child's.
     fn is_lost(&self, workflow: &Workflow) -> bool {
-        let open = workflow.tasks.iter().filter(|task| !task.row.state().is_final());
-        open.into_iter().any(|task| {
-            let home = task.row.home.filter(|_| task.row.child.is_none());
-            let child = task.row.child.and_then(|child| self.oracle.facts.active(child));
-            home.is_some_and(|home| self.nodes.iter().any(|node| node.id == home && node.gone))
-                || child.is_some_and(|child| self.is_lost(child))
-        })
+        let gone = |home: &NodeId| self.nodes.iter().any(|node| node.id == *home && node.gone);
+        // Workspaces of its tasks come from each other.
+        let hand = workflow.row.name == "hand"
+            && workflow
+                .tasks
+                .iter()
+                .any(|task| task.row.home.as_ref().is_some_and(gone));
+        let mut open = workflow
+            .tasks
+            .iter()
+            .map(|task| &task.row)
+            .filter(|row| !row.state().is_final());
+        let mut any = false;
+        open.all(|row| match row.state() {
+            TaskState::Ready => {
+                let bound = hand || row.home.as_ref().is_some_and(gone);
+                any |= bound;
+                bound
+            }
+            TaskState::Pending => {
+                let child = row
+                    .child
+                    .map(|child| self.oracle.facts.active(child).is_some_and(|child| self.is_lost(child)));
+                any |= child == Some(true);
+                child != Some(false) && row.wait_until_ms.is_none()
+            }
+            _ => false,
+        }) && any
     }
 
     async fn end(&mut self) -> Result<(), Broken> {

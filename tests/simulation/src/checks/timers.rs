@@ -42,6 +42,13 @@ impl Check for Timers {
                     ));
                 }
             }
+            // A person lets it begin anew at once.
+            Kind::TaskDecided(event) => {
+                if let Some(task) = find(event.task) {
+                    self.waiting.remove(&task);
+                    self.due.remove(&task);
+                }
+            }
             Kind::TaskWaiting(event) => {
                 if let Some((task, until_ms)) = find(event.task).zip(event.until_ms) {
                     self.waiting.insert(task, until_ms);
