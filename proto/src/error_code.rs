@@ -142,6 +142,12 @@ codes! {
     ChildFailed = "child-failed", "A child workflow did not complete";
     /// More items of a task over a list failed than it tolerates.
     ItemsFailed = "items-failed", "Too many items failed";
+    /// A limit was reached, and the definition does not wait for it.
+    LimitReached = "limit-reached", "A limit is reached";
+    /// A newer one took the place under a limit.
+    LimitOvertaken = "limit-overtaken", "A newer one took its place";
+    /// As many wait for limits as one partition can keep.
+    LimitsFull = "limits-full", "Too many wait for limits";
     /// A task of the workflow failed.
     TaskFailed = "task-failed", "A task failed";
 

@@ -211,6 +211,33 @@ pub const TENANT_WEIGHT_MAX: u32 = 1_000;
 /// Generations of workflows that start workflows. A person cannot follow more, and a definition that starts itself ends there.
 pub const CHILD_DEPTH_MAX: u32 = 8;
 
+/// Bytes of a concurrency key or of the key of a rate limit, rendered: a name, not a text.
+pub const LIMIT_KEY_BYTES_MAX: usize = 255;
+
+/// Holders of one concurrency key, or starts in one period of a rate: an eviction looks at all holders of a key.
+pub const LIMIT_MAX: u32 = 10_000;
+
+/// Concurrency keys and rates of one task or workflow, each: they are asked for one after the other.
+pub const LIMITS_PER_TASK_MAX: usize = 4;
+
+/// Period of a rate limit: a week.
+pub const LIMIT_PERIOD_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
+/// Those that wait for limits or hold them in one partition: about 200 bytes of memory each, 20 MB in all.
+pub const LIMIT_CLAIMS_PER_PARTITION_MAX: usize = 100_000;
+
+/// A holder of so long is asked whether it still holds. Letters lose nothing; this bounds what a fault of ours could keep locked.
+pub const LIMIT_PROBE_MS: u64 = 3_600_000;
+
+/// Definitions of a tenant that are paused at once: each task that becomes ready looks at them.
+pub const PAUSED_SCOPES_MAX: usize = 1_000;
+
+/// Longest wait of a caller until every partition knows of a pause; it comes to know of it all the same.
+pub const PAUSE_SPREAD_MS: u64 = 10_000;
+
+/// Holders that are asked at once.
+pub const LIMIT_PROBES_MAX: usize = 256;
+
 /// Messages queued towards or from one node before the stream stops reading.
 pub const SESSION_QUEUE_MAX: usize = 1_024;
 
@@ -231,6 +258,12 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_TTL_MS: u64 = 24 * 3_600_000;
+
+/// Shortest time that a caller may ask for: a repetition must have time to come.
+pub const IDEMPOTENCY_TTL_MS_MIN: u64 = 1_000;
+
+/// Longest time that a caller may ask for: each key is a row and a timer until then.
+pub const IDEMPOTENCY_TTL_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
 /// Length of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

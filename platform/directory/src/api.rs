@@ -26,6 +26,9 @@ pub trait Directory: Playbooks + Send + Sync + 'static {
     /// All tenants, oldest first.
     async fn tenants(&self) -> Result<Vec<Tenant>, ManageError>;
 
+    /// Sets what a tenant weighs when tenants share nodes. `None`: there is no such tenant. [`ManageError::Invalid`] past the limit.
+    async fn weigh_tenant(&self, tenant: TenantId, weight: u32) -> Result<Option<Tenant>, ManageError>;
+
     /// Who presents this API key. Unknown ids take as long as wrong secrets.
     async fn authenticate_key(&self, token: &str) -> Result<VerifiedKey, AuthError>;
 

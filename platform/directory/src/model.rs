@@ -29,6 +29,8 @@ pub struct Tenant {
     pub name: String,
     /// When it was made.
     pub created_at_ms: u64,
+    /// What it weighs when tenants share nodes, 1 to `TENANT_WEIGHT_MAX`.
+    pub weight: u32,
 }
 
 /// Who a valid API key is.

@@ -59,8 +59,14 @@ names! {
         Schedule = "schedule",
         /// One command for many workflows.
         Bulk = "bulk",
+        /// Concurrency keys and rates.
+        Limit = "limit",
+        /// Pauses of definitions and of the tenant.
+        Pause = "pause",
         /// Container hosts.
         Node = "node",
+        /// Tenants of the installation.
+        Tenant = "tenant",
         /// API keys.
         Key = "key",
         /// Tokens with which nodes join.
@@ -107,6 +113,8 @@ names! {
         Revoke = "revoke",
         /// Erases one.
         Delete = "delete",
+        /// Sets what one weighs.
+        Weigh = "weigh",
     }
 }
 
@@ -162,9 +170,16 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::Schedule, Verb::List, EVERYBODY),
     grant(Resource::Schedule, Verb::Create, OPERATORS),
     grant(Resource::Schedule, Verb::Pause, OPERATORS),
+    grant(Resource::Limit, Verb::Get, EVERYBODY),
+    grant(Resource::Limit, Verb::List, EVERYBODY),
+    grant(Resource::Pause, Verb::List, EVERYBODY),
+    grant(Resource::Pause, Verb::Create, OPERATORS),
+    grant(Resource::Pause, Verb::Delete, OPERATORS),
     grant(Resource::Node, Verb::List, EVERYBODY),
     grant(Resource::Node, Verb::Get, EVERYBODY),
     grant(Resource::Node, Verb::Drain, OPERATORS),
+    grant(Resource::Tenant, Verb::List, ADMINS),
+    grant(Resource::Tenant, Verb::Weigh, ADMINS),
     grant(Resource::Key, Verb::List, ADMINS),
     grant(Resource::Key, Verb::Create, ADMINS),
     grant(Resource::Key, Verb::Revoke, ADMINS),

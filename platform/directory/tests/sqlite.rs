@@ -443,3 +443,28 @@ async fn names_and_tenants_are_checked() {
     ));
     directory.close().await;
 }
+
+#[tokio::test]
+async fn a_tenant_weighs_one_until_somebody_says_otherwise_and_keeps_that() {
+    let dir = TempDir::new().unwrap();
+    let directory = open(&dir).await;
+    let tenant = directory.ensure_bootstrap().await.unwrap().tenant;
+    let other = directory.create_tenant("other").await.unwrap();
+    assert_eq!(other.weight, 1);
+    let weighed = directory.weigh_tenant(other.id, 7).await.unwrap().unwrap();
+    assert_eq!((weighed.id, weighed.weight), (other.id, 7));
+    for weight in [0, 1_001] {
+        let refused = directory.weigh_tenant(other.id, weight).await;
+        assert!(matches!(refused, Err(ManageError::Invalid(_))), "{refused:?}");
+    }
+    let unknown = TenantId::new(1, PartitionId::default(), 5);
+    assert!(directory.weigh_tenant(unknown, 2).await.unwrap().is_none());
+    directory.close().await;
+    let directory = open(&dir).await;
+    let weights = directory.tenants().await.unwrap();
+    let weights: Vec<_> = weights.into_iter().map(|each| (each.id, each.weight)).collect();
+    assert!(
+        weights.contains(&(tenant, 1)) && weights.contains(&(other.id, 7)),
+        "{weights:?}"
+    );
+}

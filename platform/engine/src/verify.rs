@@ -13,7 +13,7 @@ use crate::core::state::Workflow;
 use crate::core::{PartitionState, Settings};
 use crate::inspect;
 use crate::processor::code;
-use crate::processor::load::{decode, mail, walk, workflow_rows};
+use crate::processor::load::{decode, limits, mail, scopes, walk, workflow_rows};
 use crate::processor::node_tenant;
 use crate::verify_kept::Kept;
 
@@ -245,6 +245,18 @@ fn side_rows(store: &dyn Store, partition: PartitionId, state: &PartitionState) 
     if mail != state.mail {
         let detail = format!("stored {mail:?}, folded {:?}", state.mail);
         return Err(differs("the letters between partitions", detail));
+    }
+    if scopes(store, partition)? != state.scopes {
+        return Err(differs("what is paused", "rows and log disagree"));
+    }
+    let mut stored = limits(store, partition)?;
+    let limited: Vec<_> = stored.all().map(|(key, _)| *key).collect();
+    for key in limited {
+        stored.rearm(key);
+    }
+    if stored != state.limits {
+        let detail = format!("stored {stored:?}, folded {:?}", state.limits);
+        return Err(differs("the limited keys", detail));
     }
     match wrong.into_iter().next() {
         Some(what) => Err(differs(what, "row and log disagree")),

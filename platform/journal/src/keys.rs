@@ -9,9 +9,11 @@ use gantry_proto::{BulkId, NodeId, PartitionId, ScheduleId, TaskId, TenantId, Up
 use crate::store::prefix_end;
 
 mod history;
+mod limit;
 mod parse;
 
 pub use history::{archive, archive_of, destroy, ended, ended_from, erased, hold, sealed};
+pub use limit::{limit_claim, limit_rate, paused_scope};
 pub use parse::{Parsed, parse};
 
 /// What a key holds: its first byte. Numbers are never reused.
@@ -64,6 +66,12 @@ pub enum Kind {
     Closed = 0x70,
     /// A bulk operation.
     Bulk = 0x71,
+    /// How much of a rate is used up.
+    LimitRate = 0x63,
+    /// Who waits for a limited key, or holds it.
+    LimitClaim = 0x64,
+    /// A paused definition or tenant.
+    PausedScope = 0x65,
 }
 
 /// A range of keys, `from..to`.

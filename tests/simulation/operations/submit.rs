@@ -50,6 +50,7 @@ impl Submissions {
             source: Bytes::from_static(asked.definition.as_bytes()),
             parameters: serde_json::Map::new(),
             idempotency_key: asked.key.clone(),
+            idempotency_ttl_ms: None,
             labels: Vec::new(),
             attributes: serde_json::Map::new(),
             traceparent: None,

@@ -12,10 +12,14 @@ mod children;
 mod drain;
 #[path = "../operations/flood.rs"]
 mod flood;
+#[path = "../operations/limits.rs"]
+mod limits;
 #[path = "../operations/look.rs"]
 mod look;
 #[path = "../operations/pause.rs"]
 mod pause;
+#[path = "../operations/pause_scopes.rs"]
+mod pause_scopes;
 #[path = "../operations/people.rs"]
 mod people;
 #[path = "../operations/retry.rs"]
@@ -94,5 +98,7 @@ pub(crate) fn all() -> Vec<Box<dyn Operation>> {
         Box::new(pause::Pause::at(11)),
         Box::<children::Children>::default(),
         Box::new(schedules::Schedules::at(13)),
+        Box::<limits::Limits>::default(),
+        Box::new(pause_scopes::PauseScopes::at(15)),
     ]
 }

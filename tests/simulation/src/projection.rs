@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_engine::core::PartitionState;
+use gantry_engine::core::limits::{ClaimRow, RateRow};
 use gantry_engine::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
 use gantry_engine::processor::load::decode;
 use gantry_journal::{Batch, Write, keys};
@@ -61,6 +62,22 @@ pub(crate) fn compare(fold: &PartitionState, batch: &Batch) -> Verdict {
         let Some(node) = fold.nodes.get(id) else { continue };
         let key = keys::node(partition, TenantId::nil(), *id);
         same::<NodeRow>(&written, &format!("node {id}"), &key, node)?;
+    }
+    for (limit, who) in &fold.dirty.limits.claims {
+        let key = keys::limit_claim(partition, limit.0, &limit.1, who.0, who.1);
+        match fold.limits.key(limit).and_then(|limited| limited.claim(who)) {
+            Some(row) => same::<ClaimRow>(&written, "a claim on a limit", &key, row)?,
+            None if written.get(&key[..]) == Some(&None) => {}
+            None => return Err("a claim on a limit ended, and its row stays".to_owned()),
+        }
+    }
+    for limit in &fold.dirty.limits.rates {
+        let key = keys::limit_rate(partition, limit.0, &limit.1);
+        match fold.limits.key(limit).and_then(|limited| limited.rate) {
+            Some(row) => same::<RateRow>(&written, "a rate", &key, &row)?,
+            None if written.get(&key[..]) == Some(&None) => {}
+            None => return Err("a rate was forgotten, and its row stays".to_owned()),
+        }
     }
     for reference in &fold.dirty.idempotency {
         let key = keys::idempotency(partition, reference.0, &reference.1);

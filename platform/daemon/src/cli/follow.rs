@@ -86,6 +86,9 @@ pub(super) fn waiting(task: &Task) -> Option<String> {
     let waiting = task.waiting.as_ref()?;
     let reason = waiting.get("reason")?.as_str()?.replace('_', " ");
     let text = |pointer: &str| waiting.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if reason == "limit" {
+        return Some(limit(waiting));
+    }
     let mut detail = match waiting.get("missing").or_else(|| waiting.get("tasks")) {
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
         _ => ["/faults/0/message", "/failure/message", "/message", "/name"]
@@ -104,6 +107,23 @@ pub(super) fn waiting(task: &Task) -> Option<String> {
     } else {
         format!("{reason}: {detail}")
     })
+}
+
+/// Which limit a task waits for, and how long still.
+fn limit(waiting: &Value) -> String {
+    let text = |name: &str| waiting.get(name).and_then(Value::as_str).unwrap_or_default();
+    let number = |name: &str| waiting.get(name).and_then(Value::as_u64);
+    let mut said = format!("{} limit `{}`", text("kind"), text("key"));
+    if let (Some(holders), Some(limit)) = (number("holders"), number("limit")) {
+        said.push_str(&format!(", held {holders} of {limit} times"));
+    }
+    if let Some(ahead) = number("queue_position") {
+        said.push_str(&format!(", {ahead} ahead"));
+    }
+    if let Some(next) = number("next_ms") {
+        said.push_str(&format!(", next start {}", output::time(next)));
+    }
+    said
 }
 
 /// One line per change.

@@ -9,14 +9,17 @@ mod init;
 mod journal;
 mod journal_export;
 mod key;
+mod limit;
 mod logs;
 mod node;
 mod output;
+mod pause;
 mod playbook;
 mod run;
 mod schedule;
 mod table;
 mod task;
+mod tenant;
 mod upload;
 mod workflow;
 
@@ -93,6 +96,15 @@ enum Command {
     /// Start playbooks by the calendar
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Let nothing new of a definition or of the tenant start
+    #[command(subcommand)]
+    Pause(pause::PauseCommand),
+    /// Tenants of the installation, and their shares of free slots
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Concurrency keys and rates: who holds them, who waits
+    #[command(subcommand)]
+    Limit(limit::LimitCommand),
     /// Print the output of steps
     Logs(logs::LogsArgs),
     /// List and download artifacts
@@ -141,6 +153,9 @@ impl Cli {
             Command::Bulk(command) => bulk::run(command, &connection, form).await,
             Command::Playbook(command) => playbook::run(command, &connection, form).await,
             Command::Schedule(command) => schedule::run(command, &connection, form).await,
+            Command::Pause(command) => pause::run(command, &connection, form).await,
+            Command::Tenant(command) => tenant::run(command, &connection, form).await,
+            Command::Limit(command) => limit::run(command, &connection, form).await,
             Command::Logs(args) => logs::run(args, &connection).await,
             Command::Artifact(command) => artifact::run(command, &connection, form).await,
             Command::Upload(args) => upload::run(args, &connection, form).await,

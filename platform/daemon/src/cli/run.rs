@@ -47,6 +47,9 @@ pub(crate) struct RunArgs {
     /// Repeating the command with the same key returns the same workflow
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// How long the key is remembered, in milliseconds, at most 30 days; a day when absent
+    #[arg(long, value_name = "MS", requires = "idempotency_key")]
+    idempotency_ttl_ms: Option<u64>,
 }
 
 pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
@@ -73,6 +76,9 @@ pub(crate) async fn run(args: RunArgs, connection: &ConnectionArgs, form: Form) 
     let mut request = client.request(Method::POST, "/workflows").json(&body);
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
+    }
+    if let Some(ttl_ms) = args.idempotency_ttl_ms {
+        request = request.header("idempotency-ttl-ms", ttl_ms);
     }
     let submitted: Submitted = client.send(request).await?.json().await.context("read the answer")?;
     if args.detach {

@@ -42,7 +42,7 @@ pub(crate) struct CoreArgs {
     /// Lease of a task; heartbeats come six times as often
     #[arg(long, default_value_t = limits::LEASE_MS_DEFAULT)]
     lease_ms: u64,
-    /// What a tenant weighs when tenants share nodes (may be given several times); one that is not named weighs 1
+    /// What a tenant weighs when tenants share nodes (may be given several times), instead of what `gantry tenant weigh` set
     #[arg(long = "tenant-weight", value_name = "TENANT=WEIGHT", value_parser = tenant_weight)]
     tenant_weights: Vec<(TenantId, u32)>,
     #[command(flatten)]
@@ -139,7 +139,9 @@ impl Core {
             settings,
         };
         let engine = Engine::start(config, parts).await.context("start the engine")?;
-        engine.weigh_tenants(args.tenant_weights.iter().copied().collect());
+        let tenants = directory.tenants().await.context("read the directory")?;
+        let stored = tenants.into_iter().map(|tenant| (tenant.id, tenant.weight));
+        engine.weigh_tenants(stored.chain(args.tenant_weights.iter().copied()).collect());
         coordinator.attach(Arc::clone(&engine) as _);
         coordinator.attach_workers(Arc::clone(&engine) as _);
         engine.attach_archive(archive);

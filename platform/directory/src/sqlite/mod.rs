@@ -129,6 +129,10 @@ impl Directory for SqliteDirectory {
         self.list_tenants().await
     }
 
+    async fn weigh_tenant(&self, tenant: TenantId, weight: u32) -> Result<Option<Tenant>, ManageError> {
+        self.set_weight(tenant, weight).await
+    }
+
     async fn authenticate_key(&self, token: &str) -> Result<VerifiedKey, AuthError> {
         self.verify_key(token).await
     }

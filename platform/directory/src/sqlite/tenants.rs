@@ -1,6 +1,6 @@
 //! Tenants, and what a fresh installation needs.
 
-use gantry_proto::{PartitionId, TenantId};
+use gantry_proto::{PartitionId, TenantId, limits};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -15,12 +15,13 @@ fn read(row: &SqliteRow) -> Result<Tenant, sqlx::Error> {
         id: TenantId::from_bytes(id_bytes(row.try_get(0)?)?),
         name: row.try_get(1)?,
         created_at_ms: from_sql(row.try_get(2)?),
+        weight: u32::try_from(row.try_get::<i64, _>(3)?).unwrap_or(1),
     })
 }
 
 impl SqliteDirectory {
     pub(super) async fn list_tenants(&self) -> Result<Vec<Tenant>, ManageError> {
-        let rows = sqlx::query("SELECT id, name, created_at_ms FROM tenants ORDER BY id")
+        let rows = sqlx::query("SELECT id, name, created_at_ms, weight FROM tenants ORDER BY id")
             .fetch_all(&self.readers)
             .await?;
         Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
@@ -45,7 +46,23 @@ impl SqliteDirectory {
             id,
             name: name.to_owned(),
             created_at_ms: now_ms,
+            weight: 1,
         })
+    }
+
+    pub(super) async fn set_weight(&self, tenant: TenantId, weight: u32) -> Result<Option<Tenant>, ManageError> {
+        if !(1..=limits::TENANT_WEIGHT_MAX).contains(&weight) {
+            return Err(ManageError::Invalid(format!(
+                "a tenant weighs 1 to {}",
+                limits::TENANT_WEIGHT_MAX
+            )));
+        }
+        let row = sqlx::query("UPDATE tenants SET weight = ? WHERE id = ? RETURNING id, name, created_at_ms, weight")
+            .bind(i64::from(weight))
+            .bind(tenant.as_bytes().as_slice())
+            .fetch_optional(&mut *self.writer.acquire().await?)
+            .await?;
+        Ok(row.as_ref().map(read).transpose()?)
     }
 
     /// Finding that nothing works and making the key is one transaction: of two processes that start at once, one makes it.

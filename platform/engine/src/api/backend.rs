@@ -8,6 +8,8 @@ use gantry_proto::{ArtifactId, ErrorCode, NodeId, PrincipalId, TenantId, Workflo
 use super::again::AgainRequest;
 use super::bulk::Bulks;
 use super::decisions::{DecisionRequest, SignalReceipt, SignalRequest};
+use super::limits::Limits;
+use super::pauses::Pauses;
 use super::runs::{Run, RunView};
 use super::schedules::Schedules;
 use super::uploads::Uploads;
@@ -33,8 +35,10 @@ pub struct Submit {
     pub source: Bytes,
     /// Values for the definition's parameters.
     pub parameters: serde_json::Map<String, serde_json::Value>,
-    /// Makes a repeated submission return the first one's workflow for 24 h.
+    /// Makes a repeated submission return the first one's workflow, as long as the key is remembered.
     pub idempotency_key: Option<String>,
+    /// How long that is, from `IDEMPOTENCY_TTL_MS_MIN` to `IDEMPOTENCY_TTL_MS_MAX`; none: 24 h.
+    pub idempotency_ttl_ms: Option<u64>,
     /// Free labels, shown and filtered by.
     pub labels: Vec<(String, String)>,
     /// What it is found by, beside what its definition says, and winning over that: texts, numbers, true, false, or `{"time": ...}`.
@@ -160,7 +164,7 @@ pub struct ArtifactBody {
 
 /// What gateways call. Reads serve only durable state; writes return when durable.
 #[async_trait::async_trait]
-pub trait Backend: Schedules + Uploads + Bulks + super::Keeping {
+pub trait Backend: Limits + Pauses + Schedules + Uploads + Bulks + super::Keeping {
     /// Starts a workflow.
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal>;
 

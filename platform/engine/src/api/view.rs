@@ -162,6 +162,9 @@ pub struct WorkflowView {
     /// When it has to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Its definition or its tenant is paused: who did it and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldView>,
     /// Who holds it and why, while it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<PauseView>,
@@ -274,6 +277,29 @@ pub enum WaitingView {
         /// How many there are.
         total: u32,
     },
+    /// A concurrency key is held as often as it may be, or a rate has no start left.
+    Limit {
+        /// Which key; empty when it cannot be read any more.
+        key: String,
+        /// What it is.
+        kind: LimitKind,
+        /// What asked for it: the workflow before it begins, or this task.
+        scope: LimitScope,
+        /// How many may hold it at once, or start in a period.
+        limit: u32,
+        /// That period, of a rate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        per_ms: Option<u64>,
+        /// How many hold it, of a concurrency key; absent while its owner does not answer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        holders: Option<u32>,
+        /// How many go before it, by priority and age; absent while its owner does not answer or has not heard of it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        queue_position: Option<u32>,
+        /// When the next one may start, of a rate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_ms: Option<u64>,
+    },
     /// As many items run as its task lets run at once.
     Parallelism {
         /// Items that are ahead of it.
@@ -311,6 +337,26 @@ pub struct RefusedView {
     pub failure: FailureView,
 }
 
+/// What a limit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    /// So many may hold it at once.
+    Concurrency,
+    /// So many may start in a period.
+    Rate,
+}
+
+/// What is kept back by a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitScope {
+    /// A workflow as a whole.
+    Workflow,
+    /// A task.
+    Task,
+}
+
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -321,6 +367,19 @@ pub enum PauseScope {
     Definition,
     /// Everything of the tenant.
     Tenant,
+}
+
+/// What a workflow is of that is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HeldView {
+    /// Its definition, or its tenant.
+    pub scope: PauseScope,
+    /// Name of the definition or playbook; absent: the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// Who, why and since when.
+    #[serde(flatten)]
+    pub pause: PauseView,
 }
 
 /// Who holds something, and why.

@@ -14,12 +14,14 @@ pub mod decide;
 pub(crate) mod flow;
 mod inputs;
 pub mod keep;
+pub mod limits;
 pub mod mail;
 pub mod placement;
 pub(crate) mod plan;
 pub mod queue;
 pub mod rows;
 pub mod schedule;
+pub mod scopes;
 pub mod state;
 mod trace;
 

@@ -5,10 +5,12 @@
 
 use bytes::Bytes;
 use gantry_proto::v1::{
-    Decision, EndCause, Fault, Label, Lineage, Origin, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext,
-    ScheduleOverlap, ScheduleRun, SearchAttribute, StopFor, WaitKind,
+    Decision, EndCause, Fault, Label, LimitTerms, Lineage, Origin, PlaybookRef, ScheduleDue, ScheduleMissed,
+    ScheduleNext, ScheduleOverlap, ScheduleRun, SearchAttribute, StopFor, WaitKind,
 };
-use gantry_proto::{ArtifactId, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId};
+use gantry_proto::{
+    ArtifactId, ErrorCode, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId,
+};
 
 use crate::api::StepState;
 use crate::lifecycle::node::NodeState;
@@ -105,6 +107,29 @@ pub struct WorkflowRow {
     /// Hashes of the newest callers' ids of signals, oldest first.
     #[prost(bytes = "bytes", repeated, tag = "81")]
     pub signal_ids: Vec<Bytes>,
+    /// What it asked to be let begin by, in the order in which it asks; none once it has ended.
+    #[prost(message, repeated, tag = "190")]
+    pub limits: Vec<LimitRow>,
+    /// `ErrorCode`: a limit did not let it go on.
+    #[prost(string, optional, tag = "191")]
+    pub limit_code: Option<String>,
+}
+
+/// A limit that somebody asked for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LimitRow {
+    /// Hash of the key.
+    #[prost(bytes = "bytes", required, tag = "1")]
+    pub key: Bytes,
+    /// How much it may be used.
+    #[prost(message, required, tag = "2")]
+    pub terms: LimitTerms,
+    /// In the definition's list.
+    #[prost(uint32, required, tag = "3")]
+    pub position: u32,
+    /// It was granted; the first one that is not is asked for now.
+    #[prost(bool, required, tag = "4")]
+    pub granted: bool,
 }
 
 /// A task with its steps.
@@ -236,6 +261,12 @@ pub struct TaskRow {
     /// Position of the record of its last failure.
     #[prost(uint64, optional, tag = "63")]
     pub code_error_seq: Option<u64>,
+    /// What it asked to be let start by, in the order in which it asks; none once it has ended.
+    #[prost(message, repeated, tag = "190")]
+    pub limits: Vec<LimitRow>,
+    /// `ErrorCode`: a limit did not let it go on.
+    #[prost(string, optional, tag = "191")]
+    pub limit_code: Option<String>,
 }
 
 /// Who paused a workflow.
@@ -590,6 +621,16 @@ impl TaskRow {
         )
     }
 
+    /// It is to fail when what runs of it has ended: why.
+    #[must_use]
+    pub fn to_fail(&self) -> Option<(ErrorCode, &'static str)> {
+        if self.deadline_passed {
+            return Some((ErrorCode::DeadlineExceeded, "it was not done by its deadline"));
+        }
+        let code = self.limit_code.as_ref()?.parse().unwrap_or(ErrorCode::LimitReached);
+        Some((code, "a limit did not let it go on"))
+    }
+
     /// It waits for nothing but to begin.
     #[must_use]
     pub fn is_unbegun(&self) -> bool {
@@ -623,6 +664,12 @@ impl TaskRow {
 }
 
 impl WorkflowRow {
+    /// Nothing new of it begins, and it ends when all that runs has.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.cancel_by.is_some() || self.deadline_passed || self.limit_code.is_some()
+    }
+
     /// Completed, failed or cancelled.
     #[must_use]
     pub fn is_ended(&self) -> bool {

@@ -11,10 +11,12 @@ use super::body::{Body, Changes, StepResultBody};
 use super::bulk::BulkRow;
 use super::code::{ActivationKey, ActivationRow};
 use super::keep::{ErasedRow, HoldRow};
+use super::limits::{Claimant, LimitRef, Limits};
 use super::mail::{Mail, MailDirty};
 use super::placement::bound_to;
 use super::queue::{Class, Queue, rank};
 use super::rows::{IdempotencyRow, NodeRow, ScheduleRow, TaskRow, UploadRow, WorkflowRow};
+use super::scopes::{ScopeRef, Scopes};
 use crate::lifecycle::workflow::WorkflowState;
 use crate::spec::definition::TaskDef;
 
@@ -158,6 +160,8 @@ pub enum Timer {
     TaskDeadline(TaskRef),
     /// A workflow has to be done.
     WorkflowDeadline(WorkflowId),
+    /// A rate has room again, or holders are to be asked.
+    Limit(LimitRef),
 }
 
 /// What has changed since the last batch, so that exactly those rows are written.
@@ -183,6 +187,10 @@ pub struct Dirty {
     pub begun: BTreeSet<WorkflowId>,
     /// Letters.
     pub mail: MailDirty,
+    /// Limited keys.
+    pub limits: LimitsDirty,
+    /// Paused definitions and tenants.
+    pub scopes: BTreeSet<ScopeRef>,
     /// Ended since: they leave the active index, and memory once that is durable.
     pub ended: BTreeSet<WorkflowId>,
     /// Legal holds that were set or lifted.
@@ -193,6 +201,15 @@ pub struct Dirty {
     pub removed: BTreeSet<WorkflowRef>,
     /// The keys of those rows.
     pub deletes: Vec<Bytes>,
+}
+
+/// Which rows of limited keys have changed.
+#[derive(Debug, Clone, Default)]
+pub struct LimitsDirty {
+    /// Those who wait or hold.
+    pub claims: BTreeSet<(LimitRef, Claimant)>,
+    /// Rates.
+    pub rates: BTreeSet<LimitRef>,
 }
 
 /// State of one partition.
@@ -230,6 +247,10 @@ pub struct PartitionState {
     pub held: BTreeMap<NodeId, BTreeSet<TaskRef>>,
     /// Letters to and from other partitions.
     pub mail: Mail,
+    /// Limited keys that this partition owns.
+    pub limits: Limits,
+    /// Paused definitions and tenants.
+    pub scopes: Scopes,
     /// Changes since the last batch.
     pub dirty: Dirty,
 }
@@ -255,6 +276,8 @@ impl PartitionState {
             holds: BTreeMap::new(),
             held: BTreeMap::new(),
             mail: Mail::default(),
+            limits: Limits::default(),
+            scopes: Scopes::default(),
             dirty: Dirty::default(),
         }
     }
@@ -292,7 +315,7 @@ impl PartitionState {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Puts a loaded workflow in, with everything that follows from its rows. Used by recovery.
+    /// Puts a loaded workflow in, with everything that follows from its rows. Used by recovery, once it knows what is paused.
     pub fn insert(&mut self, workflow: Workflow) {
         let id = workflow.row.id;
         for task in &workflow.tasks {
@@ -301,18 +324,18 @@ impl PartitionState {
                 self.held.entry(holder).or_default().insert(reference);
             }
         }
-        let paused = workflow.row.state() == WorkflowState::Paused;
         self.workflows.insert(id, workflow);
-        if !paused {
+        if !self.is_paused(id) {
             self.arm(id);
         }
     }
 
-    /// Whether nothing new of a workflow starts.
+    /// Whether nothing new of a workflow starts: it is held, or its definition or its tenant is.
     #[must_use]
     pub fn is_paused(&self, id: WorkflowId) -> bool {
         let workflow = self.workflows.get(&id);
-        workflow.is_some_and(|workflow| workflow.row.state() == WorkflowState::Paused)
+        workflow
+            .is_some_and(|workflow| workflow.row.state() == WorkflowState::Paused || self.scopes.hold(&workflow.row))
     }
 
     /// Puts a task that is ready by its row into the queue.

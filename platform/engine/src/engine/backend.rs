@@ -164,8 +164,18 @@ impl Backend for Engine {
             playbook,
             priority,
             attributes,
+            idempotency_ttl_ms: ttl_ms,
             ..
         } = submit;
+        let ttls = limits::IDEMPOTENCY_TTL_MS_MIN..=limits::IDEMPOTENCY_TTL_MS_MAX;
+        if ttl_ms.is_some_and(|ttl_ms| !ttls.contains(&ttl_ms)) {
+            let message = format!(
+                "an idempotency key is remembered for {} to {} ms",
+                limits::IDEMPOTENCY_TTL_MS_MIN,
+                limits::IDEMPOTENCY_TTL_MS_MAX
+            );
+            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        }
         if priority.is_some_and(|priority| priority > limits::PRIORITY_MAX) {
             let message = format!("the priority is 0 to {}", limits::PRIORITY_MAX);
             return Err(Refusal::new(ErrorCode::InvalidRequest, message));
@@ -221,6 +231,7 @@ impl Backend for Engine {
                 ..Payload::default()
             },
             idempotency,
+            idempotency_ttl_ms: ttl_ms,
             priority,
             labels: labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
             attributes,
@@ -356,9 +367,11 @@ impl Backend for Engine {
             .await?;
         let mut loaded = loaded.ok_or_else(not_found)?;
         if loaded.waits() {
+            loaded.view.held = self.held(tenant, loaded.scopes()).await?;
             let queue = self.queue(workflow).await;
             let unfit = self.unfit_nodes(tenant).await?;
-            loaded.explain(&self.parts.dispatcher.offers(), &queue, &unfit);
+            let standings = self.standings(tenant, loaded.limits_asked()).await;
+            loaded.explain(&self.parts.dispatcher.offers(), &queue, &unfit, &standings);
         }
         let progress = self.progress.lock();
         loaded.show_progress(|task| {

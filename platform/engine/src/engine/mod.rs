@@ -6,6 +6,7 @@ mod bulk;
 mod content;
 mod decisions;
 mod keep;
+pub(crate) mod limited;
 mod node_port;
 mod pauses;
 mod results;

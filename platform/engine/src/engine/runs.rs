@@ -117,6 +117,7 @@ impl Engine {
                 ..Payload::default()
             },
             idempotency,
+            idempotency_ttl_ms: None,
             labels: run
                 .labels
                 .into_iter()

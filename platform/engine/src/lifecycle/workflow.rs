@@ -54,6 +54,7 @@ impl Lifecycle for WorkflowState {
         use WorkflowTrigger as T;
         &[
             (S::Pending, T::Activated, S::Active),
+            (S::Pending, T::Paused, S::Paused),
             (S::Pending, T::Failed, S::Failed),
             (S::Pending, T::Cancelled, S::Cancelled),
             (S::Active, T::Paused, S::Paused),

@@ -64,6 +64,10 @@ pub(crate) fn build(
             (Kind::BulkExpired(_) | Kind::ScheduleDeleted(_), Some(content)) => {
                 writes.push(no_key(state, event.tenant, content))
             }
+            (Kind::ScopePaused(_), Some(content)) => writes.push(new_key(state, storage, event.tenant, content)?),
+            (Kind::ScopeResumed(resumed), _) => {
+                writes.extend(resumed.content.map(|old| no_key(state, event.tenant, old)));
+            }
             _ => {}
         }
     }
@@ -232,6 +236,33 @@ fn rows(state: &PartitionState, writes: &mut Vec<Write>) {
         }
     }
     mail(state, writes);
+    limits(state, writes);
+}
+
+/// Limited keys: those who wait or hold, and how much of rates is used up; and what is paused.
+fn limits(state: &PartitionState, writes: &mut Vec<Write>) {
+    let (partition, dirty) = (state.partition, &state.dirty.limits);
+    for (limit, who) in &dirty.claims {
+        let key = keys::limit_claim(partition, limit.0, &limit.1, who.0, who.1);
+        writes.push(match state.limits.key(limit).and_then(|limited| limited.claim(who)) {
+            Some(claim) => Write::Put(key, row(claim)),
+            None => Write::Delete(key),
+        });
+    }
+    for scope in &state.dirty.scopes {
+        let key = keys::paused_scope(partition, scope.0, &scope.1);
+        writes.push(match state.scopes.0.get(scope) {
+            Some(paused) => Write::Put(key, row(paused)),
+            None => Write::Delete(key),
+        });
+    }
+    for limit in &dirty.rates {
+        let key = keys::limit_rate(partition, limit.0, &limit.1);
+        writes.push(match state.limits.key(limit).and_then(|limited| limited.rate) {
+            Some(rate) => Write::Put(key, row(&rate)),
+            None => Write::Delete(key),
+        });
+    }
 }
 
 /// Letters, and how far they have come.

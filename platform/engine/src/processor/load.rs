@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use gantry_journal::keys::{self, Kind, Parsed};
 use gantry_journal::{Direction, LogPosition, ReadError, SealError, Store, chain};
+use gantry_proto::limits::TASKS_PER_WORKFLOW_MAX;
 use gantry_proto::v1::{LogEntry, Payload, Record, Row};
-use gantry_proto::{JOURNAL_FORMAT, PartitionId, TenantId, WorkflowId, limits};
+use gantry_proto::{JOURNAL_FORMAT, PartitionId, TenantId, WorkflowId};
 use prost::Message;
 use serde_json::Map;
 
 use super::storage::{ContentError, Storage, content_owner};
 use crate::core::apply::{changes_of, item_values, result_body};
+use crate::core::limits::{LimitRef, Limits};
 use crate::core::mail::Mail;
 use crate::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
+use crate::core::scopes::Scopes;
 use crate::core::state::{Task, Workflow};
 use crate::core::{Body, PartitionState, Settings};
 
@@ -144,12 +147,7 @@ pub fn workflow_rows(store: &dyn Store, tenant: TenantId, id: WorkflowId) -> Res
     };
     let row: WorkflowRow = decode(&format!("the row of {id}"), &value)?;
     let range = keys::tasks_of(partition, tenant, id);
-    let pairs = store.scan(
-        &range.from,
-        &range.to,
-        Direction::Forward,
-        limits::TASKS_PER_WORKFLOW_MAX + 1,
-    )?;
+    let pairs = store.scan(&range.from, &range.to, Direction::Forward, TASKS_PER_WORKFLOW_MAX + 1)?;
     let mut tasks = Vec::with_capacity(pairs.len());
     for (_, value) in &pairs {
         let row: TaskRow = decode(&format!("a task row of {id}"), value)?;
@@ -237,6 +235,7 @@ pub fn recover(
     if end.next_seq > chain::FIRST_SEQ {
         state.last_at_ms = records.entry(end.next_seq - 1)?.at_ms;
     }
+    state.scopes = scopes(store, partition)?;
     let mut active = Vec::new();
     walk(store, &keys::all_of(Kind::Active, partition), |key, _| {
         if let Some(Parsed::Active { tenant, workflow, .. }) = keys::parse(key) {
@@ -282,7 +281,53 @@ pub fn recover(
         Ok(())
     })?;
     state.mail = mail(store, partition)?;
+    state.limits = limits(store, partition)?;
+    let limited: Vec<LimitRef> = state.limits.all().map(|(key, _)| *key).collect();
+    limited.into_iter().for_each(|key| state.rearm_limit(key));
     Ok((state, end))
+}
+
+/// Paused definitions and tenants of a partition as they are stored.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn scopes(store: &dyn Store, partition: PartitionId) -> Result<Scopes, ReadError> {
+    let mut scopes = Scopes::default();
+    walk(store, &keys::all_of(Kind::PausedScope, partition), |key, value| {
+        if let Some(Parsed::PausedScope { tenant, scope, .. }) = keys::parse(key) {
+            scopes.0.insert((tenant, scope), decode("a pause", value)?);
+        }
+        Ok(())
+    })?;
+    Ok(scopes)
+}
+
+/// Limited keys of a partition as they are stored; without timers.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn limits(store: &dyn Store, partition: PartitionId) -> Result<Limits, ReadError> {
+    let mut limits = Limits::default();
+    walk(store, &keys::all_of(Kind::LimitClaim, partition), |key, value| {
+        if let Some(Parsed::LimitClaim {
+            tenant,
+            limit,
+            workflow,
+            task,
+            ..
+        }) = keys::parse(key)
+        {
+            limits.put((tenant, limit), (workflow, task), decode("a claim on a limit", value)?);
+        }
+        Ok(())
+    })?;
+    walk(store, &keys::all_of(Kind::LimitRate, partition), |key, value| {
+        if let Some(Parsed::LimitRate { tenant, limit, .. }) = keys::parse(key) {
+            limits.set_rate((tenant, limit), Some(decode("a rate", value)?));
+        }
+        Ok(())
+    })?;
+    Ok(limits)
 }
 
 /// Letters of a partition as they are stored.

@@ -16,6 +16,7 @@ pub(super) type Pending = (u64, u64);
 pub struct Outgoing {
     letters: Mutex<BTreeMap<PartitionId, VecDeque<Pending>>>,
     new: Notify,
+    arrived: Notify,
 }
 
 impl Outgoing {
@@ -59,6 +60,30 @@ impl Outgoing {
         }
         if queue.is_empty() {
             letters.remove(&to);
+        }
+        drop(letters);
+        self.arrived.notify_waiters();
+    }
+
+    /// Waits until each receiver has everything up to a number. Cancel safe.
+    pub(crate) async fn delivered(&self, sent: &[(PartitionId, u64)]) {
+        loop {
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            // Whatever arrives from here on is noticed.
+            arrived.as_mut().enable();
+            let under_way = {
+                let letters = self.letters.lock();
+                let open = |(to, number): &(PartitionId, u64)| {
+                    let first = letters.get(to).and_then(|queue| queue.front());
+                    first.is_some_and(|(first, _)| first <= number)
+                };
+                sent.iter().any(open)
+            };
+            if !under_way {
+                return;
+            }
+            arrived.await;
         }
     }
 

@@ -17,6 +17,7 @@ use super::run::{Answer, CallError, Manifest, Message, Processor};
 use crate::api::{Order, Verdict};
 use crate::core::commands::{LeaseExpired, TimerDue, held, live, reported};
 use crate::core::{Batching, Command, Inputs, PartitionState, Recorded, decide};
+use crate::engine::limited;
 
 /// How long an informational record waits for a batch to ride along with, before it gets one of its own.
 const LAZY_MS: u64 = 250;
@@ -201,6 +202,21 @@ impl<'a> Owner<'a> {
             Message::Bulks { reply } => {
                 let searching = self.state.bulks.values().filter(|row| row.searches());
                 let _ = reply.send(searching.cloned().collect());
+            }
+            Message::Standings { tenant, asked, reply } => {
+                let _ = reply.send(limited::standings(&self.state.limits, tenant, &asked));
+            }
+            Message::Limit { tenant, key, reply } => {
+                let found = self.state.limits.key(&(tenant, key));
+                let _ = reply.send(found.map(|limited| limited::detail(&key, limited)));
+            }
+            Message::LimitPage {
+                tenant,
+                after,
+                most,
+                reply,
+            } => {
+                let _ = reply.send(limited::page(&self.state.limits, tenant, after, most));
             }
             Message::Queue { workflow, reply } => {
                 let tasks = self

@@ -9,7 +9,7 @@ use gantry_journal::host;
 use gantry_journal::{Epoch, Write};
 use gantry_proto::time::Clock;
 use gantry_proto::v1::Assignee;
-use gantry_proto::{NodeId, PartitionId, WorkflowId};
+use gantry_proto::{NodeId, PartitionId, TenantId, WorkflowId};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,14 +20,16 @@ use super::outgoing::Outgoing;
 use super::owner::{Ended, Owner};
 use super::storage::Storage;
 use super::waiters::Waiters;
-use crate::api::{Dispatcher, Observer, Verdict};
+use crate::api::{Dispatcher, LimitDetail, LimitView, Observer, Verdict};
 use crate::core::apply::ApplyError;
 use crate::core::bulk::BulkRow;
+use crate::core::limits::Claimant;
 use crate::core::queue::Weights;
 use crate::core::rows::ScheduleRow;
 use crate::core::state::TaskRef;
 use crate::core::{Batching, Command, PartitionState, Rejection, Reply, Settings, placement};
 use crate::engine::Waker;
+use crate::read::Standings;
 
 /// First pause between tries to take ownership; doubles up to the greatest.
 const RETRY: Duration = Duration::from_millis(100);
@@ -90,6 +92,35 @@ pub enum Message {
     Bulks {
         /// Them.
         reply: oneshot::Sender<Vec<BulkRow>>,
+    },
+    /// Where those stand who wait for limited keys.
+    Standings {
+        /// Whose.
+        tenant: TenantId,
+        /// Keys that this partition owns, with who asks for them.
+        asked: Vec<([u8; 16], Claimant)>,
+        /// By key and who asks.
+        reply: oneshot::Sender<Standings>,
+    },
+    /// A limited key that this partition owns.
+    Limit {
+        /// Whose.
+        tenant: TenantId,
+        /// Its hash.
+        key: [u8; 16],
+        /// `None`: nobody uses it.
+        reply: oneshot::Sender<Option<LimitDetail>>,
+    },
+    /// Limited keys that this partition owns, in the order of their hashes.
+    LimitPage {
+        /// Whose.
+        tenant: TenantId,
+        /// Behind this one.
+        after: Option<[u8; 16]>,
+        /// How many.
+        most: usize,
+        /// Them.
+        reply: oneshot::Sender<Vec<LimitView>>,
     },
     /// Positions of a workflow's tasks in the ready queue.
     Queue {
@@ -286,6 +317,9 @@ impl Processor {
                 | Message::Queue { .. }
                 | Message::Owed { .. }
                 | Message::Bulks { .. }
+                | Message::Standings { .. }
+                | Message::Limit { .. }
+                | Message::LimitPage { .. }
                 | Message::Manifest(_) => {}
             }
         }

@@ -358,10 +358,42 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
                 json!({"task": id, "task_name": name, "code": event.code}),
             )
         }
+        Kind::LimitsRequested(event) => {
+            let found = event.task.map(task);
+            let (id, name) = found.map_or((None, None), |(id, name)| (Some(id), Some(name)));
+            let limits = event.limits.iter().map(|wanted| {
+                json!({"key_hash": hex::encode(&wanted.key), "limit": wanted.terms.limit, "per_ms": wanted.terms.per_ms, "on_limit": word(wanted.terms.policy().as_str_name(), "LIMIT_POLICY_")})
+            });
+            (
+                "limits_requested",
+                json!({"task": id, "task_name": name, "limits": limits.collect::<Vec<_>>()}),
+            )
+        }
+        Kind::LimitGranted(event) => {
+            let found = event.task.map(task);
+            let (id, name) = found.map_or((None, None), |(id, name)| (Some(id), Some(name)));
+            (
+                "limit_granted",
+                json!({"task": id, "task_name": name, "key_hash": hex::encode(&event.key)}),
+            )
+        }
+        Kind::LimitLost(event) => {
+            let found = event.task.map(task);
+            let (id, name) = found.map_or((None, None), |(id, name)| (Some(id), Some(name)));
+            ("limit_lost", json!({"task": id, "task_name": name, "code": event.code}))
+        }
         // Letters are how it is done, not what happened.
         Kind::MessageSent(_)
         | Kind::MessagesReceived(_)
         | Kind::MessagesAcknowledged(_)
+        | Kind::ScopePaused(_)
+        | Kind::ScopeResumed(_)
+        | Kind::LimitAsked(_)
+        | Kind::LimitTaken(_)
+        | Kind::LimitLeft(_)
+        | Kind::LimitEvicted(_)
+        | Kind::LimitProbed(_)
+        | Kind::LimitForgotten(_)
         | Kind::ScheduleSet(_)
         | Kind::ScheduleFired(_)
         | Kind::ScheduleAsked(_)

@@ -4,6 +4,7 @@ mod code;
 mod definition;
 mod events;
 mod list;
+mod scopes;
 mod uploads;
 mod waiting;
 mod workflow;
@@ -16,8 +17,9 @@ pub(crate) use code::run;
 pub(crate) use definition::definition_view;
 pub(crate) use events::{each_record, events};
 pub(crate) use list::{ListQuery, list, select};
+pub(crate) use scopes::{scope, scope_owner, scopes};
 pub(crate) use uploads::{StoredUpload, upload, uploads};
-pub(crate) use waiting::Queue;
+pub(crate) use waiting::{Queue, Standing, Standings};
 pub(crate) use workflow::{cause_text, load, source};
 
 use crate::api::{FailureView, NodeView, Refusal};

@@ -2,14 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gantry_proto::TaskId;
 use gantry_proto::v1::WaitKind;
 
 use super::workflow::{Loaded, items_view};
-use crate::api::{Candidate, FailureView, PauseScope, TaskState, WaitingView};
+use crate::api::{Candidate, FailureView, LimitKind, LimitScope, PauseScope, TaskState, WaitingView};
+use crate::core::flow::limit_key;
+use crate::core::limits::Claimant;
 use crate::core::placement::{bound_to, missing};
-use crate::core::rows::NodeRow;
+use crate::core::rows::{LimitRow, NodeRow};
+use crate::core::scopes::scopes_of;
 use crate::core::state::TaskRef;
 use crate::spec::definition::{DecidersDef, TaskKind};
+
+/// Where somebody stands who waits for a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How many go before it; `None`: its owner has not heard of it.
+    pub queue_position: Option<u32>,
+    /// How many hold the key.
+    pub holders: u32,
+    /// When the next one may start, of a rate.
+    pub next_ms: Option<u64>,
+}
+
+/// By key and who asks.
+pub(crate) type Standings = BTreeMap<([u8; 16], Claimant), Standing>;
+
+/// The limit that is asked for.
+fn asked(limits: &[LimitRow]) -> Option<&LimitRow> {
+    limits.iter().find(|row| !row.granted)
+}
 
 /// Positions of a workflow's tasks in its partition's ready queue.
 pub(crate) type Queue = BTreeMap<TaskRef, u32>;
@@ -24,14 +47,14 @@ impl Loaded {
     }
 
     /// Says of each waiting task why it waits.
-    pub(crate) fn explain(&mut self, offers: &[Candidate], queue: &Queue, degraded: &[NodeRow]) {
+    pub(crate) fn explain(&mut self, offers: &[Candidate], queue: &Queue, degraded: &[NodeRow], standings: &Standings) {
         for index in 0..self.workflow.tasks.len() {
             let row = &self.workflow.tasks[index].row;
             let waiting = match row.state() {
-                TaskState::Ready if self.view.paused.is_some() => self.paused(),
+                TaskState::Ready if self.view.paused.is_some() || self.view.held.is_some() => self.paused(),
                 TaskState::Ready => Some(self.placement(index, offers, queue, degraded)),
                 _ if row.holder.is_some() || row.is_ended() => None,
-                _ => self.waits_for(index),
+                _ => self.waits_for(index, standings),
             };
             self.view.tasks[index].waiting = waiting;
         }
@@ -63,7 +86,7 @@ impl Loaded {
     }
 
     /// What a task waits for that no node could give it.
-    fn waits_for(&self, index: usize) -> Option<WaitingView> {
+    fn waits_for(&self, index: usize, standings: &Standings) -> Option<WaitingView> {
         let row = &self.workflow.tasks[index].row;
         let kind = row.wait_kind.and_then(|kind| WaitKind::try_from(kind).ok());
         let definition = self.workflow.definition(index).map(|(_, definition)| &definition.kind);
@@ -92,9 +115,14 @@ impl Loaded {
                 }),
                 None => Some(match (self.pending(index), self.paused()) {
                     (WaitingView::Needs { tasks }, Some(paused)) if tasks.is_empty() => paused,
+                    (WaitingView::Needs { tasks }, None) if tasks.is_empty() => {
+                        let limit = self.limit(None, standings);
+                        limit.unwrap_or(WaitingView::Needs { tasks })
+                    }
                     (needs, _) => needs,
                 }),
             },
+            (Some(WaitKind::Limit), _) => self.limit(Some(index), standings),
             (Some(WaitKind::Child | WaitKind::Items), _) => Some(self.pending(index)),
             (Some(WaitKind::RunTimer), _) => Some(WaitingView::CodeSleeps {
                 until_ms: row.wait_until_ms.unwrap_or_default(),
@@ -134,11 +162,53 @@ impl Loaded {
         }
     }
 
-    fn paused(&self) -> Option<WaitingView> {
-        self.view.paused.clone().map(|pause| WaitingView::Paused {
-            scope: PauseScope::Workflow,
-            pause,
+    /// Definitions and tenants that it is of, which may be paused.
+    pub(crate) fn scopes(&self) -> Vec<[u8; 16]> {
+        scopes_of(&self.workflow.row)
+    }
+
+    /// Limits that are asked for, by key and who asks.
+    pub(crate) fn limits_asked(&self) -> Vec<([u8; 16], Claimant)> {
+        let id = self.workflow.row.id;
+        let tasks = self.workflow.tasks.iter().map(|task| (task.row.id, &task.row.limits));
+        let all = tasks.chain([(TaskId::nil(), &self.workflow.row.limits)]);
+        all.filter_map(|(task, limits)| Some((asked(limits)?.key[..].try_into().ok()?, (id, task))))
+            .collect()
+    }
+
+    /// The limit that a task waits for, or the workflow.
+    fn limit(&self, index: Option<usize>, standings: &Standings) -> Option<WaitingView> {
+        let task = index.map(|index| &self.workflow.tasks[index].row);
+        let row = asked(task.map_or(&self.workflow.row.limits, |task| &task.limits))?;
+        let id = task.map(|task| task.id);
+        let key: [u8; 16] = row.key[..].try_into().ok()?;
+        let standing = standings.get(&(key, (self.workflow.row.id, id.unwrap_or_else(TaskId::nil))));
+        let is_rate = row.terms.per_ms.is_some();
+        Some(WaitingView::Limit {
+            key: limit_key(&self.workflow, id, row.position),
+            kind: if is_rate {
+                LimitKind::Rate
+            } else {
+                LimitKind::Concurrency
+            },
+            scope: if id.is_some() {
+                LimitScope::Task
+            } else {
+                LimitScope::Workflow
+            },
+            limit: row.terms.limit,
+            per_ms: row.terms.per_ms,
+            holders: standing.filter(|_| !is_rate).map(|standing| standing.holders),
+            queue_position: standing.and_then(|standing| standing.queue_position),
+            next_ms: standing.and_then(|standing| standing.next_ms),
         })
+    }
+
+    fn paused(&self) -> Option<WaitingView> {
+        let own = self.view.paused.clone().map(|pause| (PauseScope::Workflow, pause));
+        let held = || self.view.held.clone().map(|held| (held.scope, held.pause));
+        own.or_else(held)
+            .map(|(scope, pause)| WaitingView::Paused { scope, pause })
     }
 
     fn needs(&self, index: usize) -> WaitingView {

@@ -166,6 +166,7 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
             .map(|label| (label.key.clone(), label.value.clone()))
             .collect(),
         deadline_ms: row.deadline_ms,
+        held: None,
         paused: match &row.paused {
             None => None,
             Some(pause) => Some(PauseView {

@@ -31,6 +31,40 @@ pub struct Definition {
     /// Longest time from submission to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// What keeps it from beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitDef>,
+}
+
+/// A concurrency key or a rate limit of a workflow or a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitDef {
+    /// What is shared (template): whoever renders the same one in the same tenant.
+    pub key: String,
+    /// Holders at once, or starts in a period.
+    pub limit: u32,
+    /// That period; none: a concurrency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_ms: Option<u64>,
+    /// Of a rate: starts that may come at once; none: as many as `limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// What happens when the limit is reached.
+    #[serde(default)]
+    pub on_limit: OnLimit,
+}
+
+/// What happens when a limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLimit {
+    /// It waits for its turn, by priority and age.
+    #[default]
+    Wait,
+    /// It fails.
+    Refuse,
+    /// The oldest ones end for it.
+    CancelRunning,
 }
 
 /// What a failed task does to tasks that do not need it. Tasks that need it (directly or not) never run.
@@ -77,6 +111,9 @@ pub struct TaskDef {
     /// What an executor must offer.
     #[serde(default)]
     pub requires: Requires,
+    /// What keeps it from starting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitDef>,
 }
 
 /// Code on a worker.
@@ -108,6 +145,7 @@ impl Definition {
     #[must_use]
     pub fn code(component: &str) -> Self {
         let task = TaskDef {
+            limits: Vec::new(),
             needs: Vec::new(),
             for_each: None,
             when: None,
@@ -123,6 +161,7 @@ impl Definition {
             requires: Requires::default(),
         };
         Self {
+            limits: Vec::new(),
             name: component.to_owned(),
             priority: None,
             deadline_ms: None,

@@ -14,14 +14,16 @@ mod parameters;
 mod scalars;
 mod shape;
 mod source;
+mod source_limits;
+mod source_waits;
 mod template;
 mod uploads;
 
 pub use attributes::{attribute_json, attributes};
 pub use compile::{Compiled, compile};
 pub use parameters::check_parameters;
-pub(crate) use scalars::env_name;
 pub use scalars::time_ms;
+pub(crate) use scalars::{env_name, name as check_name};
 pub use shape::schema;
 pub use template::{RenderError, fill, render};
 pub use uploads::{upload_of, uploads};

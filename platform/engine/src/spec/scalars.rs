@@ -128,7 +128,7 @@ pub(super) fn cpu_millis(value: &Cpu) -> Result<u64, String> {
 }
 
 /// A name of a workflow, task, step, capability or label. `dots` allows `.` too.
-pub(super) fn name(text: &str, dots: bool) -> Result<(), String> {
+pub(crate) fn name(text: &str, dots: bool) -> Result<(), String> {
     if text.is_empty() {
         return Err("a name is empty".to_owned());
     }

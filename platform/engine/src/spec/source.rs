@@ -13,7 +13,9 @@ mod sleep;
 pub(super) use attribute::AttributeSource;
 pub(super) use sleep::SleepSource;
 
-use super::definition::{DeciderScope, Exhausted, FailurePolicy, ItemFailure, OnApprovalDeadline, OnTimeout, RunOn};
+use super::definition::{Exhausted, FailurePolicy, ItemFailure, RunOn};
+use super::source_limits::{ConcurrencySource, RateSource};
+use super::source_waits::{ApprovalSource, SignalSource};
 
 /// A Gantry workflow: tasks that run durably, each step in a fresh sandbox.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,6 +51,12 @@ pub(super) struct WorkflowSource {
     /// Longest time from submission to the end, waits included.
     #[serde(default)]
     pub(super) deadline: Option<Duration>,
+    /// Keys that only so many workflows and tasks of a tenant may hold at once: this workflow begins when it holds them, and holds them to its end.
+    #[serde(default)]
+    pub(super) concurrency: Option<ConcurrencySource>,
+    /// Rates at which workflows and tasks of a tenant may start: this workflow begins when they let it.
+    #[serde(default)]
+    pub(super) rate_limit: Option<RateSource>,
     /// Tasks by name, at least one. Tasks that do not need each other run in parallel.
     #[schemars(with = "BTreeMap<String, TaskSource>")]
     pub(super) tasks: IndexMap<String, TaskSource>,
@@ -130,6 +138,13 @@ pub(super) struct TaskSource {
     /// Longest time from when the task could begin to its end, waits included.
     #[serde(default)]
     pub(super) deadline: Option<Duration>,
+    /// Keys that only so many workflows and tasks of a tenant may hold at once: this task starts when it holds them, and holds them to its end. With
+    /// `for_each`, each item does.
+    #[serde(default)]
+    pub(super) concurrency: Option<ConcurrencySource>,
+    /// Rates at which workflows and tasks of a tenant may start: this task starts when they let it. With `for_each`, each item does.
+    #[serde(default)]
+    pub(super) rate_limit: Option<RateSource>,
     /// Instead of steps: wait for a time. Holds no sandbox.
     #[serde(default)]
     pub(super) sleep: Option<SleepSource>,
@@ -228,49 +243,6 @@ pub(super) enum ToleratedSource {
     Items(u64),
     /// So many of a hundred.
     Percent(String),
-}
-
-/// A signal to wait for.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SignalSource {
-    /// Its name. Signals that come early are kept, and each goes to one task.
-    pub(super) name: String,
-    /// Longest wait; no limit when absent.
-    #[serde(default)]
-    pub(super) timeout: Option<Duration>,
-    /// What happens then: the task fails, goes on without outputs, or is given to a person.
-    #[serde(default)]
-    pub(super) on_timeout: Option<OnTimeout>,
-}
-
-/// A decision to wait for.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ApprovalSource {
-    /// What is asked (template).
-    pub(super) message: String,
-    /// Longest wait; no limit when absent.
-    #[serde(default)]
-    pub(super) deadline: Option<Duration>,
-    /// What happens then: `fail` when absent.
-    #[serde(default)]
-    pub(super) on_deadline: Option<OnApprovalDeadline>,
-    /// Who may decide; every key that may operate, when absent.
-    #[serde(default)]
-    pub(super) by: Option<DecidersSource>,
-}
-
-/// Who may decide: keys that are named here, or have a scope that is.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DecidersSource {
-    /// Scopes.
-    #[serde(default)]
-    pub(super) scopes: Vec<DeciderScope>,
-    /// Ids of keys, `key_...`.
-    #[serde(default)]
-    pub(super) keys: Vec<String>,
 }
 
 /// One command in a fresh sandbox. Once its completion is journaled it is never executed again.

@@ -261,6 +261,7 @@ pub(super) fn submission(source: &str) -> Submit {
             ..Payload::default()
         },
         idempotency: None,
+        idempotency_ttl_ms: None,
         labels: Vec::new(),
         attributes: Vec::new(),
         traceparent: None,

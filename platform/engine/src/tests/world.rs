@@ -384,6 +384,7 @@ pub(super) fn submission(source: &str) -> Submit {
         source: Bytes::copy_from_slice(source.as_bytes()),
         parameters: serde_json::Map::new(),
         idempotency_key: None,
+        idempotency_ttl_ms: None,
         labels: Vec::new(),
         attributes: serde_json::Map::new(),
         traceparent: None,

@@ -4,6 +4,7 @@ pub(crate) mod bulk;
 pub(crate) mod decisions;
 pub(crate) mod keep;
 pub(crate) mod playbooks;
+pub(crate) mod tenants;
 
 use std::collections::BTreeMap;
 

@@ -9,13 +9,16 @@ pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod keep;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod logs;
 pub(crate) mod nodes;
+pub(crate) mod pauses;
 pub(crate) mod playbooks;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod system;
 pub(crate) mod tasks;
+pub(crate) mod tenants;
 pub(crate) mod uploads;
 pub(crate) mod workflows;
 

@@ -159,8 +159,19 @@ pub(super) fn idempotency_key(call: &GuardedCall) -> Result<Option<String>, Prob
     })
 }
 
+fn idempotency_ttl_ms(call: &GuardedCall) -> Result<Option<u64>, Problem> {
+    let Some(value) = call.headers().get("idempotency-ttl-ms") else {
+        return Ok(None);
+    };
+    let ttl_ms = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    ttl_ms
+        .map(Some)
+        .ok_or_else(|| Problem::invalid("`Idempotency-TTL-Ms` is a number of milliseconds"))
+}
+
 pub(crate) async fn submit(mut call: GuardedCall) -> Result<Response, Problem> {
     let idempotency_key = idempotency_key(&call)?;
+    let idempotency_ttl_ms = idempotency_ttl_ms(&call)?;
     let traceparent = call
         .header("traceparent")
         .filter(|text| text.len() <= TRACEPARENT_BYTES_MAX)
@@ -171,6 +182,7 @@ pub(crate) async fn submit(mut call: GuardedCall) -> Result<Response, Problem> {
         source: submission.source,
         parameters: submission.parameters.unwrap_or_default(),
         idempotency_key,
+        idempotency_ttl_ms,
         labels: submission.labels.into_iter().collect(),
         traceparent,
         playbook: submission.playbook,

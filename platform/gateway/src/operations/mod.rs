@@ -5,12 +5,15 @@ mod bulk;
 mod decisions;
 mod keep;
 mod keys;
+mod limits;
 mod nodes;
+mod pauses;
 mod playbooks;
 mod runs;
 mod schedules;
 mod system;
 mod tasks;
+mod tenants;
 mod uploads;
 mod workflows;
 
@@ -41,9 +44,12 @@ pub(crate) fn all() -> Vec<Operation> {
         uploads::operations(),
         schedules::operations(),
         bulk::operations(),
+        limits::operations(),
+        pauses::operations(),
         nodes::operations(),
         keep::operations(),
         keys::operations(),
+        tenants::operations(),
         backup::operations(),
         system::operations(),
     ]

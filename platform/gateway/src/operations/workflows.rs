@@ -30,7 +30,7 @@ pub(super) fn operations() -> Vec<Operation> {
     const MANY: &str = "/api/v1/workflows";
     const ONE: &str = "/api/v1/workflows/{id}";
     vec![
-        Operation::guarded(Method::POST, MANY, "submit_workflow", (R::Workflow, V::Create), "Start a workflow; `Idempotency-Key` makes a repetition harmless", workflows::submit)
+        Operation::guarded(Method::POST, MANY, "submit_workflow", (R::Workflow, V::Create), "Start a workflow; `Idempotency-Key` makes a repetition harmless for a day, or for `Idempotency-TTL-Ms`", workflows::submit)
             .query(SUBMIT)
             .body(Json(of::<SubmitBody>()))
             .body(Other("application/yaml"))

@@ -30,7 +30,9 @@ use tower::ServiceExt;
 pub mod bulk;
 mod events;
 mod keep;
+mod limits;
 mod maintenance;
+mod pauses;
 mod schedules;
 mod uploads;
 #[allow(unused_imports)] // only some test binaries send files, or read streams
@@ -170,6 +172,7 @@ impl Script {
             outputs: json!({}),
             labels: Default::default(),
             deadline_ms: None,
+            held: None,
             paused: None,
             tasks: vec![task],
             position: self.records.last().map_or(0, |record| record.position),

@@ -134,6 +134,26 @@ pub enum Parsed {
         to: PartitionId,
         number: u64,
     },
+    /// See [`limit_rate`](super::limit_rate).
+    LimitRate {
+        partition: PartitionId,
+        tenant: TenantId,
+        limit: [u8; ID],
+    },
+    /// See [`limit_claim`](super::limit_claim).
+    LimitClaim {
+        partition: PartitionId,
+        tenant: TenantId,
+        limit: [u8; ID],
+        workflow: WorkflowId,
+        task: TaskId,
+    },
+    /// See [`paused_scope`](super::paused_scope).
+    PausedScope {
+        partition: PartitionId,
+        tenant: TenantId,
+        scope: [u8; ID],
+    },
     /// See [`sent`].
     Sent { partition: PartitionId, to: PartitionId },
     /// See [`received`].
@@ -313,6 +333,31 @@ fn parse_numbered(kind: u8, partition: PartitionId, tenant: TenantId, rest: &mut
             tenant,
             to,
             number,
+        });
+    }
+    if kind == Kind::LimitRate as u8 {
+        let limit = rest.take()?;
+        return Some(Parsed::LimitRate {
+            partition,
+            tenant,
+            limit,
+        });
+    }
+    if kind == Kind::PausedScope as u8 {
+        let scope = rest.take()?;
+        return Some(Parsed::PausedScope {
+            partition,
+            tenant,
+            scope,
+        });
+    }
+    if kind == Kind::LimitClaim as u8 {
+        return Some(Parsed::LimitClaim {
+            partition,
+            tenant,
+            limit: rest.take()?,
+            workflow: WorkflowId::from_bytes(rest.take()?),
+            task: TaskId::from_bytes(rest.take()?),
         });
     }
     // These belong to no tenant.

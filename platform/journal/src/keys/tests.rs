@@ -108,6 +108,32 @@ fn keys_round_trip() {
                 number: 6,
             },
         ),
+        (
+            limit_rate(partition, t, &[6; 16]),
+            Parsed::LimitRate {
+                partition,
+                tenant: t,
+                limit: [6; 16],
+            },
+        ),
+        (
+            limit_claim(partition, t, &[6; 16], w, TaskId::nil()),
+            Parsed::LimitClaim {
+                partition,
+                tenant: t,
+                limit: [6; 16],
+                workflow: w,
+                task: TaskId::nil(),
+            },
+        ),
+        (
+            paused_scope(partition, t, &[8; 16]),
+            Parsed::PausedScope {
+                partition,
+                tenant: t,
+                scope: [8; 16],
+            },
+        ),
         (sent(partition, p(8)), Parsed::Sent { partition, to: p(8) }),
         (received(partition, p(7)), Parsed::Received { partition, from: p(7) }),
         (

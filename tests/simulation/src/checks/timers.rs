@@ -83,7 +83,7 @@ impl Check for Timers {
             } else if *until_ms <= wall_ms {
                 self.due.entry(*task).or_insert((at_ms, *until_ms));
             } else {
-                // The clock went back.
+                // The clock went back, or it goes on when its workflow does.
                 self.due.remove(task);
             }
         }

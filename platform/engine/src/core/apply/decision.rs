@@ -54,6 +54,8 @@ pub(super) fn task_decided(
     change_task(&mut task.row, by)?;
     if decision == Decision::Retry {
         task.row.epoch += 1;
+        // What it holds it holds on; it starts anew, which a rate counts.
+        task.row.limits.retain(|limit| limit.terms.per_ms.is_none());
         for step in &mut task.row.steps {
             (step.failed, step.lost) = (0, 0);
             if step.state() != StepState::Completed {

@@ -6,10 +6,12 @@ mod child;
 mod decision;
 mod items;
 mod keep;
+mod limit;
 mod mail;
 mod node;
 mod pause;
 mod schedule;
+mod scope;
 mod signal;
 mod step;
 mod task;
@@ -197,6 +199,17 @@ pub fn apply(
         // What it is about may have ended long ago: a line of the story, and no change.
         Kind::ChildOrphaned(event) => end(place, event.end, v1::ChildEnd::try_from).map(|_| ()),
         Kind::TaskFannedOut(event) => task_fanned_out(state, place, event, payload),
+        Kind::ScopePaused(event) => scope::scope_paused(state, place, event),
+        Kind::ScopeResumed(event) => scope::scope_resumed(state, place, event),
+        Kind::LimitsRequested(event) => limit::limits_requested(state, place, event),
+        Kind::LimitGranted(event) => limit::limit_granted(state, place, event),
+        Kind::LimitLost(event) => limit::limit_lost(state, place, event),
+        Kind::LimitAsked(event) => limit::limit_asked(state, place, event),
+        Kind::LimitTaken(event) => limit::limit_taken(state, place, event),
+        Kind::LimitLeft(event) => limit::limit_left(state, place, event),
+        Kind::LimitEvicted(event) => limit::limit_evicted(state, place, event),
+        Kind::LimitProbed(event) => limit::limit_probed(state, place, event),
+        Kind::LimitForgotten(event) => limit::limit_forgotten(state, place, event),
     }
 }
 

@@ -30,7 +30,9 @@ pub(super) fn workflow_resumed(state: &mut PartitionState, place: Place) -> Resu
     let workflow = change_workflow(state, place, WorkflowTrigger::Resumed)?;
     workflow.row.paused = None;
     let id = workflow.row.id;
-    state.arm(id);
+    if !state.is_paused(id) {
+        state.arm(id);
+    }
     Ok(())
 }
 

@@ -176,6 +176,7 @@ pub(super) fn task_ended(
     task.row.ended_at_ms = Some(place.at_ms);
     task.row.end_code.clone_from(&event.code);
     task.row.end_seq = Some(place.seq);
+    task.row.limits.clear();
     if event.outputs() {
         task.row.result_seq = Some(place.seq);
         task.result = payload.map(|payload| Arc::new(result_body(payload)));

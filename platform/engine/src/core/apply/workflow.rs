@@ -81,10 +81,10 @@ pub(super) fn submitted(
     };
     row.set_state(WorkflowState::Pending);
     row.deadline_ms = event.deadline_ms;
-    if let Some(deadline) = event.deadline_ms {
+    state.workflows.insert(id, Workflow::of(row, tasks));
+    if let Some(deadline) = event.deadline_ms.filter(|_| !state.is_paused(id)) {
         state.timers.insert((deadline, Timer::WorkflowDeadline(id)));
     }
-    state.workflows.insert(id, Workflow::of(row, tasks));
     state.dirty.workflows.insert(id);
     state.dirty.begun.insert(id);
     if let Some(run) = &event.schedule {
@@ -129,6 +129,7 @@ pub(super) fn workflow_ended(
     workflow.row.end_code.clone_from(&event.code);
     workflow.row.end_seq = Some(place.seq);
     workflow.row.paused = None;
+    workflow.row.limits.clear();
     let (id, run) = (workflow.row.id, workflow.row.schedule.clone());
     let deadline = workflow.row.deadline_ms;
     if let Some(deadline) = deadline {

@@ -13,6 +13,7 @@ mod node_departed;
 mod node_health;
 mod node_register;
 mod pause;
+mod pause_scope;
 mod receive;
 mod reconcile;
 mod run_steps;
@@ -27,7 +28,7 @@ mod upload_create;
 mod upload_delete;
 
 use gantry_proto::v1::{Assignee, HeldVerdict};
-use gantry_proto::{ErrorCode, NodeId, TaskId, UploadId, WorkflowId};
+use gantry_proto::{ErrorCode, NodeId, PartitionId, TaskId, UploadId, WorkflowId};
 
 pub use acknowledged::Acknowledged;
 pub use assignment_refused::AssignmentRefused;
@@ -42,6 +43,7 @@ pub use node_departed::NodeDeparted;
 pub use node_health::{NodeHealth, is_unfit};
 pub use node_register::NodeRegister;
 pub use pause::{Pause, Resume};
+pub use pause_scope::PauseScope;
 pub use receive::{Delivery, Receive};
 pub use reconcile::Reconcile;
 pub use run_steps::{RunAnswer, RunOp, RunSteps};
@@ -119,6 +121,8 @@ pub enum Reply {
     },
     /// To [`RunSteps`]: one per operation.
     Run(Vec<RunAnswer>),
+    /// To [`PauseScope`]: the newest letters to other partitions, by which they know.
+    Spread(Vec<(PartitionId, u64)>),
     /// To everything that is only done.
     Done,
 }
@@ -157,6 +161,8 @@ commands! {
     Pause,
     /// Let a workflow go on.
     Resume,
+    /// Hold a definition or a tenant, or let it go on.
+    PauseScope,
     /// Give a workflow a signal.
     Signal,
     /// Decide on a task.

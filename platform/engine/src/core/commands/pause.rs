@@ -48,7 +48,7 @@ impl Pause {
             Ok(workflow) => workflow,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        if workflow.row.cancel_by.is_some() || workflow.row.deadline_passed {
+        if workflow.row.is_ending() {
             return Ok(Err(Rejection::Refused {
                 code: ErrorCode::Conflict,
                 message: "the workflow is ending; it cannot be paused any more".to_owned(),

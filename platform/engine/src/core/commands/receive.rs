@@ -74,6 +74,12 @@ fn read(batch: &mut Batching<'_>, delivery: Delivery, inputs: Inputs) -> Result<
         Some(letter::Kind::ChildResult(result)) => batch.child_ended(tenant, result, payload),
         Some(letter::Kind::BulkItems(items)) => batch.bulk_items(tenant, items, payload, inputs),
         Some(letter::Kind::BulkResults(results)) => batch.bulk_reported(tenant, results),
+        Some(letter::Kind::LimitRequest(request)) => batch.limit_asked(tenant, request),
+        Some(letter::Kind::LimitRelease(release)) => batch.limit_released(tenant, &release.claim),
+        Some(letter::Kind::LimitGrant(grant)) => batch.limit_granted(tenant, grant.claim),
+        Some(letter::Kind::LimitRefusal(refusal)) => batch.limit_refused(tenant, refusal),
+        Some(letter::Kind::ScopePause(letter)) => batch.scope_told(tenant, letter),
+        Some(letter::Kind::LimitProbe(probe)) => batch.limit_probed(tenant, probe.claim),
         // A sender of a newer version; one process has one version, and a newer log is refused when it is opened.
         None => Err(ApplyError::Newer {
             seq: batch.state.next_seq,

@@ -29,6 +29,8 @@ pub struct Submit {
     pub payload: Payload,
     /// Hash of the idempotency key, and of the request.
     pub idempotency: Option<([u8; 32], [u8; 32])>,
+    /// How long the key is remembered; none: as the settings say.
+    pub idempotency_ttl_ms: Option<u64>,
     /// Labels.
     pub labels: Vec<Label>,
     /// What it is found by.
@@ -82,11 +84,14 @@ impl Submit {
                 };
                 batch.emit(self.tenant, None, Kind::IdempotencyExpired(event), None)?;
             }
+            let ttl_ms = self
+                .idempotency_ttl_ms
+                .unwrap_or(batch.state.settings.idempotency_ttl_ms);
             let event = v1::IdempotencyRecorded {
                 key_hash: Bytes::copy_from_slice(&key),
                 request_hash: Bytes::copy_from_slice(&request),
                 workflow: id,
-                expires_at_ms: batch.now_ms.saturating_add(batch.state.settings.idempotency_ttl_ms),
+                expires_at_ms: batch.now_ms.saturating_add(ttl_ms),
             };
             batch.emit(self.tenant, None, Kind::IdempotencyRecorded(event), None)?;
         }

@@ -34,6 +34,7 @@ impl TimerDue {
                     let tenant = row.tenant;
                     batch.emit(tenant, None, Kind::UploadExpired(v1::UploadExpired { upload }), None)?;
                 }
+                Timer::Limit(key) => batch.limit_due(key)?,
                 Timer::Schedule(schedule) => batch.fire(schedule)?,
                 Timer::Bulk(bulk) => {
                     batch.record_bulk(bulk, Kind::BulkExpired(v1::BulkExpired { bulk }), None)?;

@@ -32,6 +32,10 @@ impl Batching<'_> {
         if workflow.tasks[position].row.origin.is_some() {
             return self.start(task);
         }
+        // Its limits were granted while it was held: it has begun already.
+        if !workflow.tasks[position].row.limits.is_empty() {
+            return self.start(task);
+        }
         let deadline_ms = definition.deadline_ms;
         if let Some(when) = &definition.when {
             let roots = plan::roots(workflow, position);
@@ -64,6 +68,13 @@ impl Batching<'_> {
         if definition.for_each.is_some() && !is_item {
             return self.fan_out(task);
         }
+        if !definition.limits.is_empty() && !self.cleared(task)? {
+            return Ok(());
+        }
+        let workflow = self.workflow(task.0);
+        let Some((_, definition)) = workflow.and_then(|workflow| workflow.definition(task.1 as usize)) else {
+            return Ok(());
+        };
         match &definition.kind {
             TaskKind::Steps | TaskKind::Code(_) => self.readied(task),
             TaskKind::Workflow(_) => self.request_child(task),

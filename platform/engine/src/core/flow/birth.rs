@@ -40,7 +40,7 @@ pub(in crate::core) struct Birth {
 }
 
 impl Batching<'_> {
-    /// Records the workflow and begins what needs nothing.
+    /// Records the workflow and begins what needs nothing, unless a limit keeps it.
     pub(in crate::core) fn bear(&mut self, birth: Birth) -> Result<(), ApplyError> {
         let Birth { id, tenant, body, .. } = birth;
         let partition = self.state.partition;
@@ -78,7 +78,6 @@ impl Batching<'_> {
         if let Some(workflow) = self.state.workflows.get_mut(&id) {
             workflow.body = Some(body);
         }
-        self.record(id, Kind::WorkflowActivated(v1::WorkflowActivated {}), None)?;
         self.carry(id, birth.carried)?;
         self.settle(id)
     }

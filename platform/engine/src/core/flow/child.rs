@@ -194,18 +194,16 @@ impl Batching<'_> {
             .state
             .task(task)
             .is_some_and(|task| task.row.cancel_grace_ms.is_some());
-        let late = self.state.task(task).is_some_and(|task| task.row.deadline_passed);
+        let to_fail = self.state.task(task).and_then(|task| task.row.to_fail());
         let child = result.child;
         match end {
-            _ if stopping && late => {
-                let code = ErrorCode::DeadlineExceeded.as_str();
-                let why = said("it was not done by its deadline");
-                self.end_task(task, TaskEnd::Failed, Some(code), why)?;
-            }
-            _ if stopping => {
-                let code = self.workflow(task.0).map_or(ErrorCode::TaskFailed, ending_code);
-                self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
-            }
+            _ if stopping => match to_fail {
+                Some((code, why)) => self.end_task(task, TaskEnd::Failed, Some(code.as_str()), said(why))?,
+                None => {
+                    let code = self.workflow(task.0).map_or(ErrorCode::TaskFailed, ending_code);
+                    self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
+                }
+            },
             ChildEnd::Completed => self.end_task(task, TaskEnd::Completed, None, None)?,
             ChildEnd::Failed | ChildEnd::Cancelled => {
                 let word = if end == ChildEnd::Failed {

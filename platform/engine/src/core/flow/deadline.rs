@@ -16,31 +16,39 @@ impl Batching<'_> {
             task: Some(self.task_id(task)),
         };
         self.record(task.0, Kind::DeadlinePassed(event), None)?;
+        self.fail_soon(
+            task,
+            StopFor::Deadline,
+            ErrorCode::DeadlineExceeded,
+            "it was not done by its deadline",
+        )
+    }
+
+    /// A task is to fail: at once when nothing of it runs, else when that has ended, which is asked to.
+    pub(super) fn fail_soon(
+        &mut self,
+        task: TaskRef,
+        stop_for: StopFor,
+        code: ErrorCode,
+        why: &str,
+    ) -> Result<(), ApplyError> {
         let Some(row) = self.state.task(task).map(|task| &task.row) else {
             return Ok(());
         };
         if row.open().is_some() {
-            return self.interrupt(task, StopFor::Deadline);
+            return self.interrupt(task, stop_for);
         }
         if row.component.is_some() && row.holder.is_some() {
             self.revoke_code(task)?;
-            let why = said("it was not done by its deadline");
-            self.end_task(task, TaskEnd::Failed, Some(ErrorCode::DeadlineExceeded.as_str()), why)?;
+            self.end_task(task, TaskEnd::Failed, Some(code.as_str()), said(why))?;
             return self.settle(task.0);
         }
         if row.open_child().is_some() || row.fan_seq.is_some() {
             // It ends when what it waits for has ended, which is asked to.
-            let why = Some("its task was not done by its deadline".to_owned());
-            self.stop_task(task, None, ErrorCode::DeadlineExceeded, why)?;
+            self.stop_task(task, None, code, Some(format!("its task is to end: {why}")))?;
             return self.settle(task.0);
         }
-        let code = ErrorCode::DeadlineExceeded.as_str();
-        self.end_task(
-            task,
-            TaskEnd::Failed,
-            Some(code),
-            said("it was not done by its deadline"),
-        )?;
+        self.end_task(task, TaskEnd::Failed, Some(code.as_str()), said(why))?;
         self.settle(task.0)
     }
 

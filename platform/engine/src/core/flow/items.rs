@@ -214,9 +214,8 @@ fn next_of(workflow: &Workflow, parent: u32) -> Option<Next> {
     let asked = row.cancel_grace_ms.is_some();
     if ended == total {
         let first = first.unwrap_or_default();
-        return Some(if asked && row.deadline_passed {
-            let why = "it was not done by its deadline".to_owned();
-            Next::End(TaskEnd::Failed, Some(ErrorCode::DeadlineExceeded), Some(why))
+        return Some(if let Some((code, why)) = row.to_fail().filter(|_| asked) {
+            Next::End(TaskEnd::Failed, Some(code), Some(why.to_owned()))
         } else if asked {
             Next::End(TaskEnd::Cancelled, Some(ending_code(workflow)), None)
         } else if too_many {

@@ -8,6 +8,8 @@ mod child;
 mod deadline;
 mod due;
 mod items;
+mod limit;
+mod limit_owner;
 mod mail;
 mod retry;
 mod settle;
@@ -24,6 +26,7 @@ use serde_json::{Map, Value};
 pub(in crate::core) use approval::approved;
 pub(crate) use begin::{RESOLVED, SKIPPED};
 pub(in crate::core) use birth::Birth;
+pub(crate) use limit::limit_key;
 pub(in crate::core) use signal::awaited;
 pub(crate) use step::describe;
 pub(super) use step::pause_ms;
@@ -93,6 +96,7 @@ impl Batching<'_> {
         code: Option<&str>,
         payload: Option<Payload>,
     ) -> Result<(), ApplyError> {
+        self.release_limits((task.0, Some(self.task_id(task))))?;
         let event = v1::TaskEnded {
             task: self.task_id(task),
             end: end.into(),
@@ -109,6 +113,7 @@ impl Batching<'_> {
         code: Option<&str>,
         outputs: Option<&Map<String, Value>>,
     ) -> Result<(), ApplyError> {
+        self.release_limits((task.0, Some(self.task_id(task))))?;
         let event = v1::TaskEnded {
             task: self.task_id(task),
             end: TaskEnd::Completed.into(),

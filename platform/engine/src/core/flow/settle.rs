@@ -19,8 +19,11 @@ impl Batching<'_> {
     /// Brings a workflow to rest after a task ended: begins what may run, ends what never will, and ends the workflow when all have ended.
     pub(in crate::core) fn settle(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
         // What is to start starts with the workflow. One that is to end ends.
-        let held = |workflow: &Workflow| workflow.row.cancel_by.is_none() && !workflow.row.deadline_passed;
+        let held = |workflow: &Workflow| !workflow.row.is_ending();
         if self.state.is_paused(id) && self.workflow(id).is_some_and(held) {
+            return Ok(());
+        }
+        if !self.admit(id)? {
             return Ok(());
         }
         loop {
@@ -49,6 +52,9 @@ impl Batching<'_> {
                 Some(ErrorCode::DeadlineExceeded),
                 said("it was not done by its deadline"),
             )
+        } else if let Some(code) = &workflow.row.limit_code {
+            let code = code.parse().unwrap_or(ErrorCode::LimitReached);
+            (WorkflowEnd::Failed, Some(code), said("a limit did not let it go on"))
         } else if let Some(failed) = failed {
             (
                 WorkflowEnd::Failed,
@@ -80,6 +86,7 @@ impl Batching<'_> {
             }
         }
         let schedule = workflow.row.schedule.clone();
+        self.release_limits((id, None))?;
         self.record(id, Kind::WorkflowEnded(event), payload.clone())?;
         self.report_end(id, end, code, payload)?;
         if let Some(run) = schedule {

@@ -119,11 +119,10 @@ impl Batching<'_> {
                 self.end_task(task, TaskEnd::Cancelled, Some(code.as_str()), None)?;
                 return self.settle(task.0);
             }
-            Some(StopFor::Deadline) => {
+            Some(StopFor::Deadline | StopFor::Limit) => {
+                let (code, why) = row.to_fail().unwrap_or((ErrorCode::DeadlineExceeded, ""));
                 self.end_lease(task, LeaseEnd::Cancelled, None)?;
-                let code = ErrorCode::DeadlineExceeded.as_str();
-                let why = "it was not done by its deadline";
-                self.end_task(task, TaskEnd::Failed, Some(code), said(why))?;
+                self.end_task(task, TaskEnd::Failed, Some(code.as_str()), said(why))?;
                 return self.settle(task.0);
             }
             // It ended on request, to run again later; one that failed by itself did fail.
@@ -228,14 +227,12 @@ impl Batching<'_> {
             return Ok(());
         };
         let ends = row.stop_for.is_none_or(|stop_for| stop_for == i32::from(StopFor::End));
-        if row.cancel_grace_ms.is_some() && row.stop_for == Some(StopFor::Deadline.into()) {
-            let code = ErrorCode::DeadlineExceeded.as_str();
-            self.end_task(
-                task,
-                TaskEnd::Failed,
-                Some(code),
-                said("it was not done by its deadline"),
-            )?;
+        let failing = [StopFor::Deadline.into(), StopFor::Limit.into()];
+        if row.cancel_grace_ms.is_some()
+            && row.stop_for.is_some_and(|stop_for| failing.contains(&stop_for))
+            && let Some((code, why)) = row.to_fail()
+        {
+            self.end_task(task, TaskEnd::Failed, Some(code.as_str()), said(why))?;
             return self.settle(task.0);
         }
         if row.cancel_grace_ms.is_some() && ends {

@@ -147,6 +147,8 @@ pub(super) fn ending_code(workflow: &Workflow) -> ErrorCode {
     }
     if workflow.row.cancel_by.is_some() {
         ErrorCode::WorkflowCancelled
+    } else if let Some(code) = &workflow.row.limit_code {
+        code.parse().unwrap_or(ErrorCode::LimitReached)
     } else {
         ErrorCode::TaskFailed
     }

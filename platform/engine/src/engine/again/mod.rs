@@ -165,6 +165,7 @@ impl Beginning {
             body: Arc::new(Body::new(body.definition.clone(), parameters).with_uploads(&payload.uploads)),
             payload,
             idempotency: None,
+            idempotency_ttl_ms: None,
             labels: own_labels,
             attributes: attributes.into_values().collect(),
             traceparent: None,

@@ -155,6 +155,7 @@ impl Engine {
                 ..Payload::default()
             },
             idempotency: None,
+            idempotency_ttl_ms: None,
             labels: row.labels.clone(),
             attributes,
             traceparent: None,

@@ -6,7 +6,8 @@ use super::names::Scope;
 use super::{Check, join};
 use crate::spec::definition::{ApprovalDef, CodeDef, DecidersDef, SignalDef, SleepDef, TaskKind};
 use crate::spec::scalars;
-use crate::spec::source::{ApprovalSource, DecidersSource, SignalSource, SleepSource, TaskSource};
+use crate::spec::source::{SleepSource, TaskSource};
+use crate::spec::source_waits::{ApprovalSource, DecidersSource, SignalSource};
 use crate::spec::template::has_markup;
 
 /// The keys that say what a task is, and whether they are given.

@@ -6,6 +6,7 @@ mod code;
 mod condition;
 mod items;
 mod kind;
+mod limits;
 mod names;
 mod needs;
 mod retry;
@@ -144,10 +145,17 @@ impl Check<'_> {
         let graph = self.needs(&source.tasks);
         let default_scope = Scope::defaults(&parameter_names, &source.tasks);
         self.settings_templates(&source.defaults, &default_scope);
+        let limits = self.limits(
+            &[],
+            source.concurrency.as_ref(),
+            source.rate_limit.as_ref(),
+            &Scope::parameters(&parameter_names, &source.tasks),
+        );
         let mut tasks: IndexMap<String, TaskDef> = IndexMap::with_capacity(source.tasks.len());
         for (name, task) in &source.tasks {
             let before = graph.before(name);
             let compiled = self.task(name, task, &source.defaults, &parameter_names, &source.tasks, &before);
+            self.own_keys(&["tasks".to_owned(), name.clone()], &limits, &compiled.limits);
             tasks.insert(name.clone(), compiled);
         }
         let outputs = self.outputs(source, &parameter_names);
@@ -167,6 +175,7 @@ impl Check<'_> {
             }),
             attributes,
             on_task_failure: source.on_task_failure,
+            limits,
             deadline_ms: source
                 .deadline
                 .as_ref()

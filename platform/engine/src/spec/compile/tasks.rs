@@ -50,6 +50,12 @@ impl Check<'_> {
             self.condition(&join(&path, "when"), when, &before_steps);
         }
         self.code(&path, source, &before_steps);
+        let limits = self.limits(
+            &path,
+            source.concurrency.as_ref(),
+            source.rate_limit.as_ref(),
+            &before_steps,
+        );
         let steps = match kind {
             Some(TaskKind::Steps) => self.steps(&path, source, defaults, parameters, tasks, before),
             _ => Vec::new(),
@@ -69,6 +75,7 @@ impl Check<'_> {
             workspace: workspace.unwrap_or_default(),
             inputs,
             requires,
+            limits,
         }
     }
 

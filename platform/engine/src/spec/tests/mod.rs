@@ -2,6 +2,7 @@
 
 mod accepted;
 mod hostile;
+mod limits;
 mod parameters;
 mod refused;
 mod schema;
