@@ -80,6 +80,14 @@ codes! {
     UploadMissing = "upload-missing", "There is no such upload";
     /// The tenant's uploads have reached their number or size.
     UploadQuota = "upload-quota", "No room for further uploads";
+    /// The database does not accept a query's statement, or the statement failed on its data.
+    InvalidQuery = "invalid-query", "The query is not valid";
+    /// A query is none that reads, or reaches for something else than its tables.
+    QueryRefused = "query-refused", "The query does more than read its tables";
+    /// A query needs more time, memory or history than one may have.
+    QueryLimit = "query-limit", "The query needs more than a query may have";
+    /// This installation cannot answer queries.
+    QueryUnavailable = "query-unavailable", "Queries cannot be answered here";
     /// A queue is full; try again.
     Overloaded = "overloaded", "Too much at once";
     /// The journal cannot be written or read now.

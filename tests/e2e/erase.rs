@@ -10,19 +10,19 @@ use crate::SOON;
 
 const CANARY: &str = "canary-5b1f0c6de7";
 
-/// Files below `dir` that hold the canary. The node's own directory is left out: its workspaces are the containers' business, and end with them.
-fn holding(dir: &Path) -> Result<Vec<String>> {
+/// Files below `dir` that hold the word, in their content or name. The node's own directory is left out: its workspaces are the containers' business, and end with them.
+pub(crate) fn holding(dir: &Path, word: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
             if path.file_name().is_none_or(|name| name != "node") {
-                found.extend(holding(&path)?);
+                found.extend(holding(&path, word)?);
             }
         } else if path.is_file() {
             let bytes = std::fs::read(&path)?;
-            let named = path.to_string_lossy().contains(CANARY);
-            if named || bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+            let named = path.to_string_lossy().contains(word);
+            if named || bytes.windows(word.len()).any(|window| window == word.as_bytes()) {
                 found.push(path.display().to_string());
             }
         }
@@ -84,7 +84,7 @@ async fn what_was_erased_is_in_no_file_and_says_so() -> Result<()> {
             assert_eq!(view["state"], "completed");
             assert!(view["erased_at_ms"].is_u64());
             let data = world.root().join("data");
-            assert_eq!(holding(&data)?, Vec::<String>::new());
+            assert_eq!(holding(&data, CANARY)?, Vec::<String>::new());
             let list = std::fs::read_to_string(data.join("erasures.jsonl"))?;
             assert!(list.contains(&id), "{list}");
             Ok(())

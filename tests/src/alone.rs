@@ -20,6 +20,8 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Alone {
     /// The API, with the admin key; its address changes with each start.
     pub api: Api,
+    /// What a server is started with besides, from the next start on.
+    pub environment: Vec<(&'static str, OsString)>,
     root: TempDir,
     data: PathBuf,
     server: Mutex<Option<Process>>,
@@ -43,6 +45,7 @@ impl Alone {
         let key = world::init(&data, root.path()).await?;
         Ok(Self {
             api: Api::new("", key)?,
+            environment: Vec::new(),
             root,
             data,
             server: Mutex::new(None),
@@ -73,7 +76,9 @@ impl Alone {
         }
         let mut arguments: Vec<OsString> = vec!["server".into(), "--data-dir".into(), data.into()];
         arguments.extend(["--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"].map(OsString::from));
-        let mut process = Process::start(&paths::gantry()?, &arguments, &[("GANTRY_LOG", "info".into())], &log)?;
+        let mut environment = vec![("GANTRY_LOG", "info".into())];
+        environment.extend(self.environment.iter().cloned());
+        let mut process = Process::start(&paths::gantry()?, &arguments, &environment, &log)?;
         let ready = wait::until("a server that serves or gives up", START_DEADLINE, async || {
             if process.check_alive().is_err() {
                 return Ok(Some(false));

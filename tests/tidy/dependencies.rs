@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crate, and those of ours that it may depend on. `gantry-daemon` wires everything and `gantry-tests` tries everything; both may know all.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("gantry-proto", &[]),
     ("gantry-supervisor", &["gantry-proto"]),
     ("gantry-fleet-manager", &["gantry-proto"]),
@@ -19,10 +19,20 @@ const ALLOWED: [(&str, &[&str]); 12] = [
         "gantry-coordinator",
         &["gantry-engine", "gantry-directory", "gantry-proto"],
     ),
-    ("gantry-query-worker", &["gantry-proto", "gantry-journal"]),
+    ("gantry-query", &["gantry-journal", "gantry-proto"]),
+    (
+        "gantry-query-worker",
+        &["gantry-proto", "gantry-journal", "gantry-query"],
+    ),
     (
         "gantry-gateway",
-        &["gantry-engine", "gantry-directory", "gantry-events", "gantry-proto"],
+        &[
+            "gantry-engine",
+            "gantry-directory",
+            "gantry-events",
+            "gantry-query",
+            "gantry-proto",
+        ],
     ),
     // What it replaces stays away: storage engines, SQL, HTTP, Docker.
     (

@@ -73,6 +73,8 @@ names! {
         NodeToken = "node_token",
         /// Backups of the whole installation.
         Backup = "backup",
+        /// History as tables, by SQL.
+        Query = "query",
         /// The caller's own identity.
         Identity = "identity",
         /// State of the installation as a tenant may see it.
@@ -187,6 +189,7 @@ pub const TABLE: &[Grant] = &[
     grant(Resource::NodeToken, Verb::Create, ADMINS),
     grant(Resource::NodeToken, Verb::Revoke, ADMINS),
     grant(Resource::Backup, Verb::Create, ADMINS),
+    grant(Resource::Query, Verb::Get, EVERYBODY),
     grant(Resource::Identity, Verb::Get, EVERYBODY),
     grant(Resource::Status, Verb::Get, EVERYBODY),
 ];

@@ -25,6 +25,7 @@ mod serve;
 mod sse;
 
 pub use config::GatewayConfig;
+pub use gantry_query::QueryEngine;
 pub use maintenance::{BackupOptions, BackupStream, Maintenance};
 pub use openapi::document as openapi_document;
 pub use operation::{OperationInfo, Permission};

@@ -14,13 +14,17 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
     use ErrorCode as C;
     match code {
         C::InvalidRequest => StatusCode::BAD_REQUEST,
-        C::InvalidDefinition | C::InvalidParameters | C::UploadMissing => StatusCode::UNPROCESSABLE_ENTITY,
+        C::InvalidDefinition | C::InvalidParameters | C::InvalidQuery | C::QueryLimit | C::UploadMissing => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         C::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         C::Unauthenticated => StatusCode::UNAUTHORIZED,
-        C::Forbidden | C::DecisionForbidden => StatusCode::FORBIDDEN,
+        C::Forbidden | C::DecisionForbidden | C::QueryRefused => StatusCode::FORBIDDEN,
         C::NotFound => StatusCode::NOT_FOUND,
         C::ContentErased => StatusCode::GONE,
-        C::Overloaded | C::StorageUnavailable | C::DockerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        C::Overloaded | C::QueryUnavailable | C::StorageUnavailable | C::DockerUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         C::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         // Conflict, IdempotencyMismatch, and what steps and nodes report.
         _ => StatusCode::CONFLICT,
@@ -105,6 +109,13 @@ impl Problem {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a place that is wrong.
+    #[must_use]
+    pub fn issue(mut self, issue: Issue) -> Self {
+        self.issues.push(issue);
         self
     }
 

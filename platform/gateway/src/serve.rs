@@ -8,6 +8,7 @@ use axum::serve::ListenerExt as _;
 use gantry_directory::Directory;
 use gantry_engine::api::Backend;
 use gantry_events::EventBus;
+use gantry_query::QueryEngine;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,8 @@ pub struct Gateway {
     pub bus: Arc<dyn EventBus>,
     /// Work on the installation as a whole, where this process has its storage.
     pub maintenance: Option<Arc<dyn Maintenance>>,
+    /// SQL over history; absent where it is not built in.
+    pub query: Option<Arc<dyn QueryEngine>>,
     /// Settings.
     pub config: GatewayConfig,
 }
@@ -36,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) bus: Arc<dyn EventBus>,
     pub(crate) maintenance: Option<Arc<dyn Maintenance>>,
+    pub(crate) query: Option<Arc<dyn QueryEngine>>,
     pub(crate) config: GatewayConfig,
     pub(crate) openapi: bytes::Bytes,
     pub(crate) streams: Arc<Semaphore>,
@@ -52,6 +56,7 @@ pub fn gateway(gateway: Gateway, shutdown: CancellationToken) -> Router {
         directory: gateway.directory,
         bus: gateway.bus,
         maintenance: gateway.maintenance,
+        query: gateway.query,
         config: gateway.config,
         openapi: serde_json::to_vec(&openapi).unwrap_or_default().into(),
         streams,

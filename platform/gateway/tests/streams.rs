@@ -358,6 +358,7 @@ async fn over_a_socket_a_shutdown_lets_streams_end_and_returns() {
         directory: world.directory.clone(),
         bus: world.bus.clone(),
         maintenance: None,
+        query: None,
         config: config(),
     };
     let server = tokio::spawn(gantry_gateway::serve(listener, parts, world.shutdown.clone()));

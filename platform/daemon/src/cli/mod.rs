@@ -15,11 +15,13 @@ mod node;
 mod output;
 mod pause;
 mod playbook;
+mod query;
 mod run;
 mod schedule;
 mod table;
 mod task;
 mod tenant;
+mod trace;
 mod upload;
 mod workflow;
 
@@ -105,6 +107,8 @@ enum Command {
     /// Concurrency keys and rates: who holds them, who waits
     #[command(subcommand)]
     Limit(limit::LimitCommand),
+    /// Ask history by SQL: workflows, tasks, steps, attempts, events, sandboxes, usage
+    Query(query::QueryArgs),
     /// Print the output of steps
     Logs(logs::LogsArgs),
     /// List and download artifacts
@@ -156,6 +160,7 @@ impl Cli {
             Command::Pause(command) => pause::run(command, &connection, form).await,
             Command::Tenant(command) => tenant::run(command, &connection, form).await,
             Command::Limit(command) => limit::run(command, &connection, form).await,
+            Command::Query(args) => query::run(args, &connection, form).await,
             Command::Logs(args) => logs::run(args, &connection).await,
             Command::Artifact(command) => artifact::run(command, &connection, form).await,
             Command::Upload(args) => upload::run(args, &connection, form).await,

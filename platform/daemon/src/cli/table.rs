@@ -7,14 +7,14 @@ use super::output;
 /// Rows of cells; a cell may hold colour, its width is counted without.
 #[derive(Debug)]
 pub(crate) struct Table {
-    head: Vec<&'static str>,
+    head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(head: &[&'static str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         Self {
-            head: head.to_vec(),
+            head: head.iter().map(|cell| (*cell).to_owned()).collect(),
             rows: Vec::new(),
         }
     }
@@ -24,14 +24,13 @@ impl Table {
     }
 
     pub(crate) fn print(&self) -> anyhow::Result<()> {
-        let mut widths: Vec<usize> = self.head.iter().map(|cell| cell.len()).collect();
+        let mut widths: Vec<usize> = self.head.iter().map(|cell| visible_width(cell)).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(visible_width(cell));
             }
         }
-        let head: Vec<String> = self.head.iter().map(|cell| (*cell).to_owned()).collect();
-        let head = aligned(&head, &widths);
+        let head = aligned(&self.head, &widths);
         output::line(&head.if_supports_color(Stream::Stdout, |text| text.bold()).to_string())?;
         for row in &self.rows {
             output::line(&aligned(row, &widths))?;

@@ -6,7 +6,7 @@ use owo_colors::Stream;
 use serde_json::{Value, json};
 
 use super::table::Table;
-use super::{Exit, Form, Usage, follow, output, run};
+use super::{Exit, Form, Usage, follow, output, run, trace};
 use crate::client::Client;
 use crate::client::config::ConnectionArgs;
 use crate::client::model::{List, Summary, Workflow};
@@ -68,6 +68,11 @@ pub(crate) enum WorkflowCommand {
         /// Label `key=value` that wins over the old one
         #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
         labels: Vec<String>,
+    },
+    /// Where its time went: tasks, steps, attempts, waiting and running; `-o json` is OTLP for trace viewers
+    Trace {
+        /// Workflow id
+        id: String,
     },
     /// Ask a workflow to end
     Cancel {
@@ -217,6 +222,13 @@ pub(crate) async fn run(command: WorkflowCommand, connection: &ConnectionArgs, f
             match form {
                 Form::Json => output::json(&document)?,
                 Form::Text => show(&serde_json::from_value(document)?)?,
+            }
+        }
+        WorkflowCommand::Trace { id } => {
+            let document: Value = client.get(&format!("/workflows/{id}/trace")).await?;
+            match form {
+                Form::Json => output::json(&document)?,
+                Form::Text => trace::print(document)?,
             }
         }
         WorkflowCommand::Signal {

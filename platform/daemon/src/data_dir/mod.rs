@@ -187,6 +187,11 @@ impl DataDir {
         self.root.join("erasures.jsonl")
     }
 
+    /// Sealed objects that queries read, kept for the next ones. Can be removed while no daemon runs.
+    pub(crate) fn query(&self) -> PathBuf {
+        self.root.join("query")
+    }
+
     /// State of the node that runs in this process.
     pub(crate) fn node(&self) -> PathBuf {
         self.root.join("node")

@@ -23,7 +23,12 @@ pub(crate) struct ArchiveArgs {
     #[arg(long, value_name = "TENANT=DAYS")]
     tenant_retention_days: Vec<TenantRetention>,
     /// Minutes after its end at which a workflow is sealed into the archive
-    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    #[arg(
+        long,
+        env = "GANTRY_SEAL_AFTER_MINUTES",
+        default_value_t = 60,
+        value_name = "MINUTES"
+    )]
     seal_after_minutes: u32,
     /// Keep the archive in this S3 bucket instead of the data directory; credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or of the instance
     #[arg(long, env = "GANTRY_ARCHIVE_S3_BUCKET", value_name = "BUCKET")]

@@ -13,7 +13,7 @@ use gantry_engine::archive::Keeper;
 use gantry_engine::core::Settings;
 use gantry_engine::{Engine, EngineConfig, Parts};
 use gantry_events::{EventBus, MemoryBus, Topic};
-use gantry_gateway::{Gateway, GatewayConfig};
+use gantry_gateway::{Gateway, GatewayConfig, QueryEngine};
 use gantry_journal::{BlobStore, FileKeyRing, RocksOptions, RocksStore, SegmentStore};
 use gantry_proto::time::SystemClock;
 use gantry_proto::{NodeId, TenantId, WorkflowId, limits};
@@ -27,6 +27,7 @@ use tonic::transport::server::TcpIncoming;
 use super::archive::ArchiveArgs;
 use super::maintenance::Backups;
 use super::playbooks::DirectoryPlaybooks;
+use super::query;
 use crate::data_dir::stamp::PARTS;
 use crate::data_dir::{DataDir, Endpoints};
 
@@ -144,6 +145,7 @@ impl Core {
         engine.weigh_tenants(stored.chain(args.tenant_weights.iter().copied()).collect());
         coordinator.attach(Arc::clone(&engine) as _);
         coordinator.attach_workers(Arc::clone(&engine) as _);
+        let query = query::open(&data, &engine, archive.objects.clone()).await?;
         engine.attach_archive(archive);
         let keeper = Keeper::start(Arc::clone(&engine));
 
@@ -160,11 +162,11 @@ impl Core {
             listeners: JoinSet::new(),
             keeper,
         };
-        core.listen(bus).await?;
+        core.listen(bus, query).await?;
         Ok(core)
     }
 
-    async fn listen(&mut self, bus: Arc<dyn EventBus>) -> Result<()> {
+    async fn listen(&mut self, bus: Arc<dyn EventBus>, query: Option<Arc<dyn QueryEngine>>) -> Result<()> {
         let listener = TcpListener::bind(self.http)
             .await
             .with_context(|| format!("listen on {}", self.http))?;
@@ -174,6 +176,7 @@ impl Core {
             directory: Arc::clone(&self.directory) as Arc<dyn Directory>,
             bus,
             maintenance: Some(Arc::clone(&self.backups) as _),
+            query,
             config: GatewayConfig::new(env!("CARGO_PKG_VERSION"), gantry_engine::spec::schema()),
         };
         let stop = self.stop.clone();

@@ -9,5 +9,6 @@ mod local_uplink;
 pub(crate) mod maintenance;
 pub(crate) mod node;
 mod playbooks;
+mod query;
 pub(crate) mod server;
 mod signals;

@@ -12,6 +12,7 @@ use super::limits::Limits;
 use super::pauses::Pauses;
 use super::runs::{Run, RunView};
 use super::schedules::Schedules;
+use super::trace::Trace;
 use super::uploads::Uploads;
 pub use crate::filter::TimeRange;
 
@@ -230,6 +231,9 @@ pub trait Backend: Limits + Pauses + Schedules + Uploads + Bulks + super::Keepin
 
     /// One workflow with tasks, steps and attempts.
     async fn workflow(&self, tenant: TenantId, workflow: WorkflowId) -> Result<WorkflowView, Refusal>;
+
+    /// One workflow as spans: workflow, tasks, steps, attempts, with queue time apart from run time.
+    async fn trace(&self, tenant: TenantId, workflow: WorkflowId) -> Result<Trace, Refusal>;
 
     /// Newest first.
     async fn workflows(&self, tenant: TenantId, query: WorkflowQuery) -> Result<Page<WorkflowSummary>, Refusal>;

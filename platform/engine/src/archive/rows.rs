@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::tables::{ATTEMPTS, EVENTS, SANDBOXES, STEPS, TABLES, TASKS, USAGE, WORKFLOWS};
 use crate::api::{EventView, StepState};
+use crate::core::code::ActivationRow;
 use crate::core::rows::{AttemptRow, StepRow, TaskRow, WorkflowRow};
 use crate::core::state::Workflow;
-use crate::read::cause_text;
+use crate::read::{cause_text, code_state};
 use crate::spec::attribute_json;
 
 /// Collects rows of several tables. Whoever fills it takes full batches out.
@@ -87,6 +88,24 @@ impl Tables {
                         self.push(&USAGE, || usage_values(row, task, index, attempt, start, end))?;
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the steps of a workflow's code, in the order in which they were begun.
+    ///
+    /// # Errors
+    /// A fault of ours.
+    pub fn code(&mut self, workflow: &Workflow, activations: Vec<ActivationRow>) -> Result<(), ColumnError> {
+        let mut activations = activations;
+        activations.sort_by_key(|row| (row.task, row.begin_seq));
+        let (mut task, mut index) = (None, 0);
+        for row in &activations {
+            index = if task == Some(row.task) { index + 1 } else { 0 };
+            task = Some(row.task);
+            if let Some(task) = workflow.tasks.get(row.task as usize) {
+                self.push(&STEPS, || code_values(&workflow.row, &task.row, index, row))?;
             }
         }
         Ok(())
@@ -172,6 +191,24 @@ fn step_values(workflow: &WorkflowRow, task: &TaskRow, index: u64, row: &StepRow
         Value::count(row.lost.into()),
         Value::of(started, Value::time),
         Value::of(finished, Value::time),
+    ]
+}
+
+/// Tries of code are not told apart: all but the last one failed, and the last one did if the step did.
+fn code_values(workflow: &WorkflowRow, task: &TaskRow, index: u64, row: &ActivationRow) -> Vec<Value> {
+    let state = code_state(row);
+    let failed = row.attempt.saturating_sub(1) + u32::from(state == StepState::Failed);
+    vec![
+        Value::text(workflow.id),
+        Value::text(task.id),
+        Value::text(&task.name),
+        Value::count(index),
+        Value::text(state_text(state)),
+        Value::count(row.attempt.into()),
+        Value::count(failed.into()),
+        Value::count(u64::from(state == StepState::Lost)),
+        Value::time(row.begun_at_ms),
+        Value::of(row.ended_at_ms, Value::time),
     ]
 }
 

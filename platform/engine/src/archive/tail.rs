@@ -9,9 +9,10 @@ use gantry_journal::keys::{self, Kind, Parsed};
 use gantry_proto::{PartitionId, TenantId, WorkflowId};
 
 use super::rows::Tables;
-use super::tables::{EVENTS, TABLES};
+use super::tables::{EVENTS, STEPS, TABLES};
 use crate::Engine;
 use crate::core::state::Workflow;
+use crate::processor::code;
 use crate::processor::load::{walk, workflow_rows};
 use crate::processor::storage::Storage;
 use crate::read::each_record;
@@ -61,6 +62,10 @@ pub(super) fn collect(
     sink: Sink<'_>,
 ) -> Result<(), SourceError> {
     tables.workflow(workflow)?;
+    if tables.wants(&STEPS) {
+        let activations = code::stored(storage.store().as_ref(), workflow)?;
+        tables.code(workflow, activations.into_values().collect())?;
+    }
     tables.full().into_iter().try_for_each(&mut *sink)?;
     if !tables.wants(&EVENTS) {
         return Ok(());

@@ -23,7 +23,7 @@ pub mod rows;
 pub mod schedule;
 pub mod scopes;
 pub mod state;
-mod trace;
+pub(crate) mod trace;
 
 pub use apply::ApplyError;
 pub use body::Body;

@@ -7,7 +7,7 @@ const LENGTH: usize = 55;
 
 /// The `TRACEPARENT` of a step attempt. Derived, so that a replay gives the same: the trace id from the caller's `parent` (flags kept) or from the
 /// workflow's id, the span id from task, step and attempt.
-pub(super) fn traceparent(
+pub(crate) fn traceparent(
     parent: Option<&str>,
     workflow: WorkflowId,
     task: TaskId,
@@ -17,16 +17,28 @@ pub(super) fn traceparent(
     let parent = parent.filter(|parent| is_traceparent(parent));
     let trace = parent.map_or_else(|| hex::encode(workflow.as_bytes()), |parent| parent[3..35].to_owned());
     let flags = parent.map_or("01", |parent| &parent[53..55]);
+    let span = span_id(&[task.as_bytes(), &(step as u64).to_be_bytes(), &attempt.to_be_bytes()]);
+    format!("00-{trace}-{span}-{flags}")
+}
+
+/// The id of a span, from what it is about.
+pub(crate) fn span_id(about: &[&[u8]]) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(task.as_bytes())
-        .update(&(step as u64).to_be_bytes())
-        .update(&attempt.to_be_bytes());
+    for part in about {
+        hasher.update(part);
+    }
     let mut span = [0u8; 8];
     span.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     // An all-zero span id is invalid by the standard.
     span[7] |= 1;
-    format!("00-{trace}-{}-{flags}", hex::encode(span))
+    hex::encode(span)
+}
+
+/// The span that a submitter was in.
+pub(crate) fn parent_span(parent: Option<&str>) -> Option<&str> {
+    parent
+        .filter(|parent| is_traceparent(parent))
+        .map(|parent| &parent[36..52])
 }
 
 fn is_traceparent(text: &str) -> bool {

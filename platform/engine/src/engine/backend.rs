@@ -15,7 +15,7 @@ use super::{CallRefusal, Engine, not_found, unexpected, unreadable};
 use crate::api::{
     AgainRequest, ArtifactBody, Backend, Caller, DecisionRequest, DefinitionView, EventView, Issue, NodeView,
     OutputPage, Page, PlaybookPin, Refusal, Run, RunView, SignalReceipt, SignalRequest, Submit, SubmitReceipt,
-    TaskState, WorkflowQuery, WorkflowState, WorkflowSummary, WorkflowView,
+    TaskState, Trace, WorkflowQuery, WorkflowState, WorkflowSummary, WorkflowView,
 };
 use crate::core::commands::{self, Cancel, Drain};
 use crate::core::{Body, Rejection, Reply};
@@ -380,6 +380,14 @@ impl Backend for Engine {
                 .map(|(assignee, text)| (assignee.clone(), text.clone()))
         });
         Ok(loaded.view)
+    }
+
+    async fn trace(&self, tenant: TenantId, workflow: WorkflowId) -> Result<Trace, Refusal> {
+        self.partition(workflow.partition())?;
+        let loaded = self
+            .blocking(move |storage| read::load(storage, tenant, workflow))
+            .await?;
+        Ok(loaded.ok_or_else(not_found)?.trace())
     }
 
     async fn workflows(&self, tenant: TenantId, query: WorkflowQuery) -> Result<Page<WorkflowSummary>, Refusal> {

@@ -90,13 +90,7 @@ pub(super) fn steps(
         steps.push(StepView {
             key: key(row, records)?,
             index,
-            state: match row.state() {
-                ActivationState::Active => StepState::Running,
-                ActivationState::Completed => StepState::Completed,
-                ActivationState::Failed => StepState::Failed,
-                ActivationState::RetryReady => StepState::Pending,
-                ActivationState::Unknown => StepState::Lost,
-            },
+            state: state(row),
             attempts: Vec::new(),
             outputs: Value::Object(payload.map_or_else(Map::new, |payload| StepResultBody::of_code(&payload).outputs)),
             attrs: Value::Object(Map::new()),
@@ -104,6 +98,17 @@ pub(super) fn steps(
         });
     }
     Ok(steps)
+}
+
+/// An activation's state as that of a step.
+pub(crate) fn state(row: &ActivationRow) -> StepState {
+    match row.state() {
+        ActivationState::Active => StepState::Running,
+        ActivationState::Completed => StepState::Completed,
+        ActivationState::Failed => StepState::Failed,
+        ActivationState::RetryReady => StepState::Pending,
+        ActivationState::Unknown => StepState::Lost,
+    }
 }
 
 fn key(row: &ActivationRow, records: &mut Records<'_>) -> Result<String, Refusal> {

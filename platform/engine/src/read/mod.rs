@@ -5,6 +5,7 @@ mod definition;
 mod events;
 mod list;
 mod scopes;
+mod trace;
 mod uploads;
 mod waiting;
 mod workflow;
@@ -13,7 +14,7 @@ use gantry_journal::keys::{self, Kind};
 use gantry_journal::{SealError, StreamKey};
 use gantry_proto::{NodeId, PartitionId, TenantId};
 
-pub(crate) use code::run;
+pub(crate) use code::{run, state as code_state};
 pub(crate) use definition::definition_view;
 pub(crate) use events::{each_record, events};
 pub(crate) use list::{ListQuery, list, select};

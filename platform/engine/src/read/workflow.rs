@@ -374,6 +374,11 @@ pub(crate) fn cause_text(cause: EndCause) -> &'static str {
 }
 
 impl Loaded {
+    /// The workflow as spans.
+    pub(crate) fn trace(&self) -> crate::api::Trace {
+        super::trace::trace(&self.view, self.workflow.row.traceparent.as_deref())
+    }
+
     /// Adds the progress files of what runs.
     pub(crate) fn show_progress(&mut self, find: impl Fn(TaskId) -> Option<(Assignee, String)>) {
         for task in self.view.tasks.iter_mut().filter(|task| task.node.is_some()) {

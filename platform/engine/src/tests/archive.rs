@@ -35,7 +35,7 @@ fn config(retention_ms: Option<u64>) -> ArchiveConfig {
     }
 }
 
-fn attach(world: &World, retention_ms: Option<u64>) {
+pub(super) fn attach(world: &World, retention_ms: Option<u64>) {
     world.engine.attach_archive(ArchiveParts {
         objects: ArchiveStore::local(&world.path("archive")).unwrap(),
         erasures: ErasureList::open(&world.path("erasures")).unwrap(),
@@ -50,7 +50,7 @@ async fn completed(world: &World) -> WorkflowId {
 }
 
 /// Keeps history until a round is through: a partition may have to be recovered before.
-async fn keep(world: &World) -> Round {
+pub(super) async fn keep(world: &World) -> Round {
     loop {
         match world.engine.keep_history().await {
             Ok(round) => return round,
@@ -61,7 +61,7 @@ async fn keep(world: &World) -> Round {
 }
 
 /// Rows of each table by the id of their workflow, sealed and tail together.
-async fn history(world: &World, tenant: TenantId) -> BTreeMap<&'static str, Vec<String>> {
+pub(super) async fn history(world: &World, tenant: TenantId) -> BTreeMap<&'static str, Vec<String>> {
     let objects = ArchiveStore::local(&world.path("archive")).unwrap();
     let snapshot = world.engine.snapshot(tenant).unwrap();
     let mut rows: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gantry_journal::keys::{self, Kind};
+use gantry_journal::{Direction, Store as _};
 use gantry_proto::v1::{ActivationKind, ActivationWhat, Assignee, Fault, RecoveryPolicy, RetryPolicy};
 use gantry_proto::{ErrorCode, NodeId, WorkflowId};
 use serde_json::json;
 
+use super::archive;
 use super::world::{World, caller, candidate, node_id, tenant};
 use crate::api::{
     Backend as _, Candidate, NodePort as _, Run, RunOp, RunReply, RunView, StepState, Verdict, WaitingView, Work,
@@ -179,6 +182,23 @@ async fn three_steps_take_four_syncs_and_the_caller_hears_of_the_end() {
     let events = world.engine.events(tenant(), ended.id, 0, 100).await.unwrap();
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == "activation_ended").count(), 3);
+
+    // Queries find its steps, and removing the workflow leaves none of their rows.
+    archive::attach(&world, Some(0));
+    let rows = archive::history(&world, tenant()).await;
+    assert_eq!(rows["steps"], vec![ended.id.to_string(); 3]);
+    let range = keys::all_of(Kind::Activation, ended.id.partition());
+    let left = || {
+        world
+            .store
+            .scan(&range.from, &range.to, Direction::Forward, 10)
+            .unwrap()
+            .len()
+    };
+    assert_eq!(left(), 3);
+    assert_eq!(archive::keep(&world).await.removed, 1);
+    assert_eq!(left(), 0);
+    world.verify();
 }
 
 #[tokio::test]

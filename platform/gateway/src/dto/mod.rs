@@ -5,6 +5,8 @@ pub(crate) mod decisions;
 pub(crate) mod keep;
 pub(crate) mod playbooks;
 pub(crate) mod tenants;
+pub(crate) mod query;
+pub(crate) mod trace;
 
 use std::collections::BTreeMap;
 

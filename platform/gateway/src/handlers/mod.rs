@@ -14,11 +14,13 @@ pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod pauses;
 pub(crate) mod playbooks;
+pub(crate) mod query;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod system;
 pub(crate) mod tasks;
 pub(crate) mod tenants;
+pub(crate) mod trace;
 pub(crate) mod uploads;
 pub(crate) mod workflows;
 

@@ -9,6 +9,7 @@ mod limits;
 mod nodes;
 mod pauses;
 mod playbooks;
+mod query;
 mod runs;
 mod schedules;
 mod system;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Operation> {
         bulk::operations(),
         limits::operations(),
         pauses::operations(),
+        query::operations(),
         nodes::operations(),
         keep::operations(),
         keys::operations(),

@@ -5,10 +5,11 @@ use gantry_engine::api::{ArtifactView, EventView, WorkflowSummary, WorkflowView}
 use http::Method;
 
 use super::q;
+use crate::dto::trace::TraceAnswer;
 use crate::dto::{
     CancelAnswer, CancelBody, ForkBody, Items, Paged, RestartBody, SubmitAnswer, SubmitBody, ValidateAnswer,
 };
-use crate::handlers::{again, artifacts, events, workflows};
+use crate::handlers::{again, artifacts, events, trace, workflows};
 use crate::operation::Content::{Json, Other};
 use crate::operation::{Operation, QueryParam};
 use crate::schema::{list as list_of, of};
@@ -62,6 +63,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::guarded(Method::GET, ONE, "get_workflow", (R::Workflow, V::Get), "One workflow with its tasks, steps and attempts", workflows::get)
             .returns(200, &[Json(of::<WorkflowView>())])
             .returns(304, &[]),
+        Operation::guarded(Method::GET, "/api/v1/workflows/{id}/trace", "trace_workflow", (R::Workflow, V::Get), "A workflow as OpenTelemetry spans (OTLP as JSON): tasks, steps, attempts, queue time apart from run time", trace::get)
+            .returns(200, &[Json(of::<TraceAnswer>())]),
         Operation::guarded(Method::GET, "/api/v1/workflows/{id}/definition", "get_definition", (R::Workflow, V::Get), "The definition as it was submitted", workflows::definition)
             .returns(200, &[Other("text/plain")]),
         Operation::guarded(Method::POST, ONE, "cancel_workflow", (R::Workflow, V::Cancel), "End a workflow: steps get a polite signal, then SIGKILL", workflows::cancel)

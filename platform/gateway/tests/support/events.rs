@@ -1,5 +1,7 @@
 //! A client of event streams.
 
+use http_body_util::BodyExt as _;
+
 use super::*;
 
 /// A server-sent event.

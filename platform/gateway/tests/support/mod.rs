@@ -19,7 +19,6 @@ use gantry_gateway::{Gateway, GatewayConfig, gateway};
 use gantry_proto::v1::OutputStream;
 use gantry_proto::{ArtifactId, ErrorCode, NodeId, PartitionId, TaskId, TenantId, WorkflowId};
 use http::{Request, Response};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -27,16 +26,18 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+mod answers;
 pub mod bulk;
 mod events;
 mod keep;
 mod limits;
 mod maintenance;
 mod pauses;
+mod queries;
 mod schedules;
 mod uploads;
-#[allow(unused_imports)] // only some test binaries send files, or read streams
-pub use {events::*, uploads::*};
+#[allow(unused_imports)] // only some test binaries send files, read streams or query
+pub use {answers::*, events::*, queries::*, uploads::*};
 
 pub const ARTIFACT: &[u8] = b"0123456789";
 
@@ -519,6 +520,28 @@ impl Backend for Engine {
     async fn ready(&self) -> Result<(), Refusal> {
         Ok(())
     }
+
+    async fn trace(&self, tenant: TenantId, workflow: WorkflowId) -> Result<Trace, Refusal> {
+        self.0.lock().check(tenant, workflow)?;
+        let span = |id: &str, parent: Option<&str>, kind, end_ms, status| Span {
+            id: id.repeat(8),
+            parent: parent.map(|parent| parent.repeat(8)),
+            kind,
+            name: "build".to_owned(),
+            start_ms: 1_795_219_200_123,
+            end_ms,
+            status,
+            attributes: [("gantry.attempt", json!(2)), ("gantry.cause", json!("exited"))].into(),
+        };
+        let failed = SpanStatus::Error("step-exit".to_owned());
+        Ok(Trace {
+            trace_id: "0a".repeat(16),
+            spans: vec![
+                span("01", None, SpanKind::Workflow, None, SpanStatus::Unset),
+                span("02", Some("01"), SpanKind::Attempt, Some(1_795_219_200_124), failed),
+            ],
+        })
+    }
 }
 
 pub struct World {
@@ -526,6 +549,7 @@ pub struct World {
     pub engine: Arc<Engine>,
     pub directory: Arc<SqliteDirectory>,
     pub bus: Arc<MemoryBus>,
+    pub queries: Arc<Queries>,
     pub shutdown: CancellationToken,
     pub tenant: TenantId,
     pub admin: String,
@@ -592,12 +616,14 @@ impl World {
             script.task = TaskId::new(5, PartitionId::default(), 6);
         }
         let bus = Arc::new(MemoryBus::new());
+        let queries = Arc::new(Queries::default());
         let shutdown = CancellationToken::new();
         let parts = Gateway {
             backend: engine.clone(),
             directory: directory.clone(),
             bus: bus.clone(),
             maintenance: Some(Arc::new(maintenance::OneChunk)),
+            query: Some(queries.clone()),
             config,
         };
         Self {
@@ -611,6 +637,7 @@ impl World {
             engine,
             directory,
             bus,
+            queries,
             shutdown,
             tenant,
             dir,
@@ -666,27 +693,4 @@ impl World {
         }
         self.send(request.body(Body::empty()).unwrap()).await
     }
-}
-
-pub async fn text(response: Response<Body>) -> String {
-    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
-}
-
-pub async fn value(response: Response<Body>) -> Value {
-    let text = text(response).await;
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-/// Reads a problem and checks that it is a whole one.
-pub async fn problem(response: Response<Body>) -> (u16, String) {
-    let status = response.status().as_u16();
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
-    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let body = value(response).await;
-    assert_eq!(body["status"], status);
-    assert_eq!(body["request_id"], id.as_str());
-    let code = body["code"].as_str().unwrap().to_owned();
-    assert_eq!(body["type"], format!("/docs/errors/{code}"));
-    assert!(!body["title"].as_str().unwrap().is_empty() && !body["detail"].as_str().unwrap().is_empty());
-    (status, code)
 }

@@ -52,7 +52,11 @@ impl Failure {
         let field = |name: &str| json.get(name).and_then(Value::as_str);
         let kind = field("exception_type").unwrap_or_default();
         let message = without_remedies(field("exception_message").unwrap_or(text));
-        let fault = fault_of(kind);
+        let fault = match fault_of(kind) {
+            // A name in the statement that is no file of the caller's.
+            QueryFault::Internal if message.starts_with("No files found") => QueryFault::Invalid,
+            fault => fault,
+        };
         let message = match fault {
             QueryFault::Refused => format!("a query reads its tables, and nothing else: {message}"),
             QueryFault::Timeout => "it ran longer than it may".to_owned(),

@@ -1,0 +1,29 @@
+//! Answers, read as clients read them.
+
+use axum::body::Body;
+use http::Response;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+
+pub async fn text(response: Response<Body>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+pub async fn value(response: Response<Body>) -> Value {
+    let text = text(response).await;
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Reads a problem and checks that it is a whole one.
+pub async fn problem(response: Response<Body>) -> (u16, String) {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body = value(response).await;
+    assert_eq!(body["status"], status);
+    assert_eq!(body["request_id"], id.as_str());
+    let code = body["code"].as_str().unwrap().to_owned();
+    assert_eq!(body["type"], format!("/docs/errors/{code}"));
+    assert!(!body["title"].as_str().unwrap().is_empty() && !body["detail"].as_str().unwrap().is_empty());
+    (status, code)
+}
