@@ -55,6 +55,8 @@ async fn what_was_erased_is_in_no_file_and_says_so() -> Result<()> {
                     .contains(CANARY)
             );
             let one = format!("/api/v1/workflows/{id}");
+            let backup = world.root().join("old").to_string_lossy().into_owned();
+            world.cli(&["backup", &backup, "--artifacts"]).await?.expect_code(0)?;
 
             let held = world.cli(&["workflow", "hold", &id, "--reason", "case 17"]).await?;
             held.expect_code(0)?;
@@ -87,6 +89,34 @@ async fn what_was_erased_is_in_no_file_and_says_so() -> Result<()> {
             assert_eq!(holding(&data, CANARY)?, Vec::<String>::new());
             let list = std::fs::read_to_string(data.join("erasures.jsonl"))?;
             assert!(list.contains(&id), "{list}");
+
+            // The backup of before: nothing in the clear; and with its keys and the list, neither output nor artifacts nor anything that opens.
+            assert_eq!(holding(&world.root().join("old"), CANARY)?, Vec::<String>::new());
+            let held = |dir: &Path| holding(dir, &id).map(|found| found.iter().any(|path| path.contains(&id)));
+            assert!(
+                held(&world.root().join("old"))?,
+                "its output and artifacts are in the backup"
+            );
+            let text = |path: &Path| path.to_string_lossy().into_owned();
+            let (restored, export) = (world.root().join("restored"), world.root().join("export.jsonl"));
+            let (target, file) = (text(&restored), text(&export));
+            let (master, known) = (text(&data.join("master.key")), text(&data.join("erasures.jsonl")));
+            let mut restore = vec![
+                "restore",
+                backup.as_str(),
+                "--data-dir",
+                &target,
+                "--master-key",
+                &master,
+            ];
+            restore.extend(["--erasures", &known]);
+            world.cli(&restore).await?.expect_code(0)?;
+            assert!(!held(&restored)?, "they are not restored");
+            let opened = ["journal", "export", "--data-dir", &target, &file, "--payloads"];
+            world.cli(&opened).await?.expect_code(0)?;
+            let exported = std::fs::read_to_string(&export)?;
+            assert!(exported.contains(&id) && !exported.contains(CANARY));
+            assert_eq!(holding(&restored, CANARY)?, Vec::<String>::new());
             Ok(())
         })
         .await
