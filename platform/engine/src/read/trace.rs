@@ -295,6 +295,7 @@ mod tests {
             outputs: Value::Null,
             labels: BTreeMap::new(),
             deadline_ms: None,
+            held: None,
             paused: None,
             tasks: vec![task],
             position: 1,

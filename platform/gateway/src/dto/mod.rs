@@ -4,8 +4,8 @@ pub(crate) mod bulk;
 pub(crate) mod decisions;
 pub(crate) mod keep;
 pub(crate) mod playbooks;
-pub(crate) mod tenants;
 pub(crate) mod query;
+pub(crate) mod tenants;
 pub(crate) mod trace;
 
 use std::collections::BTreeMap;

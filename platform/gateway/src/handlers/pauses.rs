@@ -19,6 +19,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let page = Paged {
         items,
         next_cursor: None,
+        searched_to_ms: None,
     };
     json(StatusCode::OK, &page)
 }
