@@ -1,7 +1,8 @@
 //! `durable`: what a durable step costs, beside the peer where one is named. The executor is a worker of tests/worker, so that no sandbox takes part.
 //!
-//! The peer is Restate, one node, started as its own defaults for one node are (24 partitions, its log on the same disk, synced before it acknowledges),
-//! with telemetry off and warnings only; the service is the same three steps on its SDK for Rust. Rounds of both are interleaved, and medians compared.
+//! The peer is Restate, one node, with one partition (what it is at its best with: see `peer::PARTITIONS`), its log on the same disk, synced before it
+//! acknowledges, telemetry off and warnings only; the service is the same three steps on its SDK for Rust. Rounds of both are interleaved, and medians
+//! compared. Settings of its own may be tried by its environment variables: `RESTATE_... tests/run bench peer`.
 
 mod cost;
 mod crowd;
