@@ -17,14 +17,7 @@ pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let more = items.len() > limit;
     items.truncate(limit);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.clone());
-    json(
-        StatusCode::OK,
-        &Paged {
-            items,
-            next_cursor,
-            searched_to_ms: None,
-        },
-    )
+    json(StatusCode::OK, &Paged::new(items, next_cursor))
 }
 
 pub(crate) async fn get(call: GuardedCall) -> Result<Response, Problem> {

@@ -16,12 +16,7 @@ const BODY_BYTES_MAX: usize = 2 * COMMENT_BYTES_MAX + SMALL_BODY_BYTES_MAX;
 
 pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let items = call.shared.backend.pauses(call.key.tenant).await?;
-    let page = Paged {
-        items,
-        next_cursor: None,
-        searched_to_ms: None,
-    };
-    json(StatusCode::OK, &page)
+    json(StatusCode::OK, &Paged::new(items, None))
 }
 
 async fn pause(mut call: GuardedCall, named: bool) -> Result<Response, Problem> {

@@ -26,12 +26,7 @@ async fn all(call: &GuardedCall) -> Result<Vec<Tenant>, Problem> {
 
 pub(crate) async fn list(call: GuardedCall) -> Result<Response, Problem> {
     let items: Vec<TenantView> = all(&call).await?.into_iter().map(TenantView::from).collect();
-    let page = Paged {
-        items,
-        next_cursor: None,
-        searched_to_ms: None,
-    };
-    json(StatusCode::OK, &page)
+    json(StatusCode::OK, &Paged::new(items, None))
 }
 
 pub(crate) async fn weigh(mut call: GuardedCall) -> Result<Response, Problem> {
