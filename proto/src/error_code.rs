@@ -165,6 +165,10 @@ codes! {
     SignalTimeout = "signal-timeout", "The signal did not come in time";
     /// An approval was rejected.
     ApprovalRejected = "approval-rejected", "The approval was rejected";
+    /// The result of a task was rejected.
+    AssessmentRejected = "assessment-rejected", "The result was rejected";
+    /// A result was to be done again once more than it may.
+    ReworkExhausted = "rework-exhausted", "The result was reworked too often";
     /// A deadline has passed.
     DeadlineExceeded = "deadline-exceeded", "The deadline has passed";
     /// A person made the task fail.

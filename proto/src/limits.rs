@@ -116,6 +116,17 @@ pub const CARRIED_BYTES_MAX: usize = 16 << 20;
 
 /// Artifacts that it has from there, all together: they are copied while the caller waits.
 pub const CARRIED_ARTIFACTS_BYTES_MAX: u64 = 1 << 30;
+/// Reworks of a task that does not say how many there may be: a fourth try is seldom better than the third, and somebody should look why.
+pub const REWORKS_DEFAULT: u32 = 3;
+/// The most that it may say. Every round stays in the row of the task.
+pub const REWORKS_MAX: u32 = 20;
+
+/// What runs before a workflow ends (`on_failure`, `on_cancel`) when it does not say how long it may take: enough to tell somebody and to clean up.
+pub const HANDLER_MS_DEFAULT: u64 = 10 * 60_000;
+/// The longest that it may say. The end of a workflow waits for it, and somebody for the end.
+pub const HANDLER_MS_MAX: u64 = 24 * 3_600_000;
+/// The reason that it is given: a process takes 128 KiB in one variable, and a reason is to be read.
+pub const HANDLER_REASON_BYTES_MAX: usize = 4_096;
 
 /// Payload of a signal: it becomes outputs, as those of a step.
 pub const SIGNAL_BYTES_MAX: usize = 256 << 10;

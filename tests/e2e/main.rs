@@ -4,6 +4,7 @@
 
 mod again;
 mod apart;
+mod assess;
 mod attempts;
 mod bad_input;
 mod bulk;
@@ -11,6 +12,7 @@ mod cancel;
 mod children;
 mod crash;
 mod docker_down;
+mod endings;
 mod erase;
 mod history;
 mod keys;
@@ -19,6 +21,7 @@ mod load;
 mod network;
 mod pauses;
 mod query;
+mod reassign;
 mod remote;
 mod retry;
 mod sample;

@@ -1,6 +1,7 @@
 //! Cancellations.
 
 use gantry_engine::api::{Backend as _, WorkflowState};
+use gantry_proto::v1::WorkflowEnd;
 use gantry_proto::{ErrorCode, WorkflowId};
 
 use crate::client::Reply;
@@ -24,6 +25,13 @@ impl Cancel {
             asked: Vec::new(),
         }
     }
+}
+
+/// Whether its failure was decided before it ended.
+fn had_failed(world: &World, workflow: WorkflowId) -> bool {
+    let ended = world.oracle.facts.ended.get(&workflow);
+    let ending = ended.and_then(|ended| ended.row.ending.as_ref());
+    ending.is_some_and(|ending| ending.end() == WorkflowEnd::Failed)
 }
 
 impl Operation for Cancel {
@@ -56,6 +64,8 @@ impl Operation for Cancel {
             return Ok(());
         };
         match reply {
+            // What handled the failure was ended, and with it the workflow.
+            Reply::State(Ok(WorkflowState::Failed)) if had_failed(world, workflow) => Ok(()),
             Reply::State(Ok(WorkflowState::Completed | WorkflowState::Failed)) => Err(broken(
                 INVARIANT,
                 format!("{workflow} had ended, and its cancellation was acknowledged"),

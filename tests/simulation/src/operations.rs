@@ -2,6 +2,8 @@
 
 #[path = "../operations/again.rs"]
 mod again;
+#[path = "../operations/assess.rs"]
+mod assess;
 #[path = "../operations/bulk.rs"]
 mod bulk;
 #[path = "../operations/cancel.rs"]
@@ -10,6 +12,8 @@ mod cancel;
 mod children;
 #[path = "../operations/drain.rs"]
 mod drain;
+#[path = "../operations/endings.rs"]
+mod endings;
 #[path = "../operations/flood.rs"]
 mod flood;
 #[path = "../operations/limits.rs"]
@@ -100,5 +104,7 @@ pub(crate) fn all() -> Vec<Box<dyn Operation>> {
         Box::new(schedules::Schedules::at(13)),
         Box::<limits::Limits>::default(),
         Box::new(pause_scopes::PauseScopes::at(15)),
+        Box::<endings::Endings>::default(),
+        Box::new(assess::Assess::at(17)),
     ]
 }

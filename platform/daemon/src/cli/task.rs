@@ -24,8 +24,44 @@ pub(crate) struct Which {
 pub(crate) enum TaskCommand {
     /// Approve what a task asks
     Approve(Which),
-    /// Reject what a task asks: it fails
+    /// Reject what a task asks, or its result: it fails
     Reject(Which),
+    /// Accept the result of a task: it completes
+    Accept {
+        #[command(flatten)]
+        which: Which,
+        /// The round that was looked at; about another one it is refused
+        #[arg(long)]
+        round: Option<u32>,
+    },
+    /// Have the result of a task made again; the comment is the feedback
+    Rework {
+        #[command(flatten)]
+        which: Which,
+        /// The round that was looked at; about another one it is refused
+        #[arg(long)]
+        round: Option<u32>,
+    },
+    /// Let a task run elsewhere: what runs is ended, and runs there. With nothing said: on any node that fits
+    Reassign {
+        #[command(flatten)]
+        which: Which,
+        /// Only on this node, by its id
+        #[arg(long)]
+        node: Option<String>,
+        /// Not on the node where it is, or was last
+        #[arg(long)]
+        away: bool,
+        /// A node must offer this capability, instead of what the definition says; may be given several times
+        #[arg(long = "capability", value_name = "NAME")]
+        capabilities: Vec<String>,
+        /// A node must have this label, instead of what the definition says; may be given several times
+        #[arg(long = "label", value_name = "NAME=VALUE")]
+        labels: Vec<String>,
+        /// All its steps begin anew, without the tree that it has
+        #[arg(long)]
+        restart: bool,
+    },
     /// Let a task that was escalated, or that backs off, try again now
     Retry {
         #[command(flatten)]
@@ -51,6 +87,13 @@ pub(crate) enum TaskCommand {
     Fail(Which),
 }
 
+fn of_round(round: Option<u32>) -> Map<String, Value> {
+    round
+        .map(|round| ("round".to_owned(), json!(round)))
+        .into_iter()
+        .collect()
+}
+
 fn pairs(given: &[String]) -> Result<Map<String, Value>> {
     let pair = |text: &String| {
         let (name, value) = text
@@ -65,6 +108,31 @@ pub(crate) async fn run(command: TaskCommand, connection: &ConnectionArgs, form:
     let (which, action, more) = match command {
         TaskCommand::Approve(which) => (which, "approve", Map::new()),
         TaskCommand::Reject(which) => (which, "reject", Map::new()),
+        TaskCommand::Accept { which, round } => (which, "accept", of_round(round)),
+        TaskCommand::Rework { which, round } => (which, "rework", of_round(round)),
+        TaskCommand::Reassign {
+            which,
+            node,
+            away,
+            capabilities,
+            labels,
+            restart,
+        } => {
+            let mut more = Map::new();
+            if let Some(node) = node {
+                more.insert("node".to_owned(), json!(node));
+            }
+            if !capabilities.is_empty() || !labels.is_empty() {
+                let labels = pairs(&labels).map_err(Usage)?;
+                more.insert(
+                    "requires".to_owned(),
+                    json!({ "capabilities": capabilities, "labels": labels }),
+                );
+            }
+            more.insert("away".to_owned(), json!(away));
+            more.insert("restart".to_owned(), json!(restart));
+            (which, "reassign", more)
+        }
         TaskCommand::Skip(which) => (which, "skip", Map::new()),
         TaskCommand::Fail(which) => (which, "fail", Map::new()),
         TaskCommand::Retry { which, env, params } => {

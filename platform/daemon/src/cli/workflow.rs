@@ -377,6 +377,13 @@ fn show(workflow: &Workflow) -> Result<()> {
     if let Some(lineage) = &summary.lineage {
         output::line(&format!("started by {} (depth {})", lineage.parent, lineage.depth))?;
     }
+    if let Some(ending) = &workflow.ending {
+        let failure = &ending.failure;
+        output::line(&format!(
+            "ends as {}: {} ({})",
+            ending.state, failure.message, failure.code
+        ))?;
+    }
     for task in &workflow.tasks {
         output::line(&format!(
             "{}  {}",

@@ -117,7 +117,16 @@ pub(crate) struct Workflow {
     pub(crate) summary: Summary,
     #[serde(default)]
     pub(crate) outputs: Value,
+    #[serde(default)]
+    pub(crate) ending: Option<Ending>,
     pub(crate) tasks: Vec<Task>,
+}
+
+/// The decided end of a workflow that has not ended.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Ending {
+    pub(crate) state: String,
+    pub(crate) failure: Failure,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -16,7 +16,8 @@ use super::trace::Trace;
 use super::uploads::Uploads;
 pub use crate::filter::TimeRange;
 
-use super::view::{DefinitionView, EventView, NodeView, Page, TaskState, WorkflowState, WorkflowSummary, WorkflowView};
+use super::node_view::NodeView;
+use super::view::{DefinitionView, EventView, Page, TaskState, WorkflowState, WorkflowSummary, WorkflowView};
 
 /// Who asks: the tenant comes from the credential alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

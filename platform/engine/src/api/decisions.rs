@@ -1,9 +1,10 @@
 //! What people and other programs tell a running workflow: signals and decisions.
 
+use gantry_proto::NodeId;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-pub use crate::spec::definition::DeciderScope;
+pub use crate::spec::definition::{DeciderScope, Requires};
 
 /// A signal for a workflow.
 #[derive(Debug, Clone)]
@@ -30,6 +31,18 @@ pub enum TaskDecision {
     Approve,
     /// No: the task fails.
     Reject,
+    /// The result of a task is good: it completes.
+    Accept {
+        /// The round that was looked at; any when absent.
+        round: Option<u32>,
+    },
+    /// The result of a task is to be made again, with the comment as feedback.
+    Rework {
+        /// The round that was looked at; any when absent.
+        round: Option<u32>,
+    },
+    /// A task of steps runs elsewhere; what runs is ended, and runs there. Replaces what an earlier one said.
+    Reassign(Reassignment),
     /// An escalated task, or one that backs off, starts again, perhaps with other input.
     Retry {
         /// Environment that wins over the definition's.
@@ -46,6 +59,19 @@ pub enum TaskDecision {
     },
     /// The task fails.
     Fail,
+}
+
+/// Where a task is to run. With nothing said: on any node that fits.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reassignment {
+    /// Only there.
+    pub node: Option<NodeId>,
+    /// Not where it is, or was last.
+    pub away: bool,
+    /// What a node must offer, instead of what the definition says.
+    pub requires: Option<Requires>,
+    /// All its steps begin anew, without the tree that it has: it may then leave the node that keeps that.
+    pub restart: bool,
 }
 
 /// A decision on a task.

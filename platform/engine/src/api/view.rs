@@ -168,6 +168,9 @@ pub struct WorkflowView {
     /// Who holds it and why, while it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<PauseView>,
+    /// How it ends, while a task runs that handles its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<EndingView>,
     /// In the order of the definition; items of tasks over lists follow behind.
     pub tasks: Vec<TaskView>,
     /// Position of the newest record that this view includes.
@@ -188,6 +191,17 @@ pub struct HoldView {
     pub by: PrincipalId,
     /// Since when.
     pub at_ms: u64,
+}
+
+/// The decided end of a workflow that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EndingView {
+    /// What it will be: failed, cancelled.
+    pub state: WorkflowState,
+    /// Why.
+    pub failure: FailureView,
+    /// Since when.
+    pub since_ms: u64,
 }
 
 /// Why a task does not run though it has not ended.
@@ -232,6 +246,25 @@ pub enum WaitingView {
         /// Keys that may decide.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         keys: Vec<String>,
+        /// When it waits no longer; absent: as long as it takes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until_ms: Option<u64>,
+    },
+    /// Its steps are done; waits for somebody to accept their result, to have it reworked, or to reject it.
+    Assessment {
+        /// What to look at.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        message: String,
+        /// Scopes of keys that may decide; with `keys` empty too: every key that may operate.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        scopes: Vec<DeciderScope>,
+        /// Keys that may decide.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        keys: Vec<String>,
+        /// Which round it is the result of, from 0.
+        round: u32,
+        /// How often it may be reworked still.
+        reworks_left: u32,
         /// When it waits no longer; absent: as long as it takes.
         #[serde(skip_serializing_if = "Option::is_none")]
         until_ms: Option<u64>,
@@ -305,6 +338,11 @@ pub enum WaitingView {
         /// Items that are ahead of it.
         ahead: u32,
     },
+    /// Runs only if its workflow fails, or is cancelled.
+    Standby {
+        /// The end that it is for: failed, cancelled.
+        end: WorkflowState,
+    },
     /// No node is connected.
     NoNode,
     /// No connected node has what it requires.
@@ -314,6 +352,12 @@ pub enum WaitingView {
     },
     /// Its workspace is on a node that is not available.
     WorkspaceNode {
+        /// That node.
+        #[schema(value_type = String)]
+        node: NodeId,
+    },
+    /// A person decided that it runs on a node that is not available.
+    AssignedNode {
         /// That node.
         #[schema(value_type = String)]
         node: NodeId,
@@ -409,6 +453,9 @@ pub struct TaskView {
     pub kind: String,
     /// It did not run here: it has the results of the workflow that this one restarts or forks.
     pub carried: bool,
+    /// The end of its workflow that it is for, `failed` or `cancelled`, if it runs only before such an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handles: Option<WorkflowState>,
     /// How it completed, if not by its own work: skipped, resolved, timed_out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -432,6 +479,14 @@ pub struct TaskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub node: Option<NodeId>,
+    /// The only node that may run it, as a person decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub assigned_to: Option<NodeId>,
+    /// Nodes that may not run it, as a person decided.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub excluded: Vec<NodeId>,
     /// When it became ready for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_at_ms: Option<u64>,
@@ -464,6 +519,12 @@ pub struct TaskView {
     /// The newest decision of a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionView>,
+    /// Which round of its work it is, from 0: how often it was begun anew to be done otherwise.
+    #[serde(skip_serializing_if = "is_first")]
+    pub round: u32,
+    /// What is to be done otherwise in this round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<String>,
     /// Its own outputs, beside those of its steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<serde_json::Value>,
@@ -471,10 +532,15 @@ pub struct TaskView {
     pub steps: Vec<StepView>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+const fn is_first(round: &u32) -> bool {
+    *round == 0
+}
+
 /// What a person decided on a task.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DecisionView {
-    /// What: approve, reject, retry, skip, resolve, fail.
+    /// What: approve, reject, accept, rework, reassign, retry, skip, resolve, fail.
     pub decision: String,
     /// Who, `key_...`.
     pub by: String,
@@ -605,43 +671,4 @@ pub struct EventView {
     pub kind: String,
     /// Fields of the record; ids as text, enums in snake_case.
     pub data: serde_json::Value,
-}
-
-/// One node.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct NodeView {
-    /// Id, `node_...`.
-    #[schema(value_type = String)]
-    pub id: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Lifecycle state.
-    pub state: NodeState,
-    /// What is wrong with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<FailureView>,
-    /// Version of its binary.
-    pub version: String,
-    /// Steps at once.
-    pub slots: u32,
-    /// Steps that it holds.
-    pub running: u32,
-    /// CPU, in thousandths of a core.
-    pub cpu_millis: u64,
-    /// Memory.
-    pub memory_bytes: u64,
-    /// Capabilities.
-    pub capabilities: Vec<String>,
-    /// Labels.
-    pub labels: std::collections::BTreeMap<String, String>,
-    /// CPU architecture.
-    pub arch: String,
-    /// Operating system.
-    pub os: String,
-    /// Containers that it has, claimed or not.
-    pub containers: u64,
-    /// First registration.
-    pub registered_at_ms: u64,
-    /// Last sign of life, as far as this process knows.
-    pub seen_at_ms: u64,
 }

@@ -8,7 +8,7 @@ use gantry_proto::UploadId;
 use gantry_proto::v1::{Artifact, Payload, UploadTaken};
 use serde_json::{Map, Value};
 
-use crate::spec::definition::{Definition, WorkspaceSourceDef};
+use crate::spec::definition::{Definition, Requires, WorkspaceSourceDef};
 
 /// Definition and parameters of a workflow, pinned at submission.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ pub struct Changes {
     /// Values that win over the workflow's parameters, in this task only.
     #[serde(default)]
     pub params: Map<String, Value>,
+    /// What a node must offer, instead of what the definition says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires: Option<Requires>,
 }
 
 impl StepResultBody {
@@ -78,6 +81,14 @@ impl Body {
             .tasks
             .values()
             .map(|task| {
+                if task.handles.is_some() {
+                    // All others have ended by then.
+                    let others = definition.tasks.values().enumerate();
+                    return others
+                        .filter(|(_, other)| other.handles.is_none())
+                        .map(|(index, _)| index)
+                        .collect();
+                }
                 task.needs
                     .iter()
                     .filter_map(|name| position.get(name.as_str()).copied())

@@ -19,6 +19,7 @@ pub mod mail;
 pub mod placement;
 pub(crate) mod plan;
 pub mod queue;
+mod row_parts;
 pub mod rows;
 pub mod schedule;
 pub mod scopes;

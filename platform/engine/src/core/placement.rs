@@ -11,16 +11,31 @@ use super::plan;
 use super::queue::{Class, Passed};
 use super::state::{TaskRef, Workflow};
 use crate::api::{Candidate, Serves, Work};
-use crate::spec::definition::TaskDef;
+use crate::spec::definition::{Requires, TaskDef};
 
 /// Classes of tasks that one batch finds no node for before it goes on without placing: bounds a batch when there are very many. The rest is looked at
 /// again with the next credits.
 const MISSES_MAX: usize = 4_096;
 
+/// What a task asks of a node: as its definition says, or as a person decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Wants<'a> {
+    /// Its definition.
+    pub definition: &'a TaskDef,
+    /// What a node must offer.
+    pub requires: &'a Requires,
+    /// Nodes that may not run it.
+    pub excluded: &'a [NodeId],
+}
+
 /// What a node lacks for a task, each in words; empty: it fits.
 #[must_use]
-pub fn missing(tenant: TenantId, task: &TaskDef, candidate: &Candidate) -> Vec<String> {
+pub fn missing(tenant: TenantId, wants: &Wants<'_>, candidate: &Candidate) -> Vec<String> {
+    let task = wants.definition;
     let mut missing = Vec::new();
+    if wants.excluded.contains(&candidate.node) {
+        missing.push(format!("a node other than {}", candidate.node));
+    }
     if candidate.serves != Serves::All && candidate.serves != Serves::Tenant(tenant) {
         missing.push("a node that serves this tenant".to_owned());
     }
@@ -32,17 +47,17 @@ pub fn missing(tenant: TenantId, task: &TaskDef, candidate: &Candidate) -> Vec<S
         (None, Work::Code(_)) => missing.push("a node that runs sandboxes".to_owned()),
         _ => {}
     }
-    for capability in &task.requires.capabilities {
+    for capability in &wants.requires.capabilities {
         if !candidate.capabilities.contains(capability) {
             missing.push(format!("capability `{capability}`"));
         }
     }
-    for (key, value) in &task.requires.labels {
+    for (key, value) in &wants.requires.labels {
         if candidate.labels.get(key) != Some(value) {
             missing.push(format!("label `{key}={value}`"));
         }
     }
-    if let Some(arch) = task.requires.arch.as_ref().filter(|arch| **arch != candidate.arch) {
+    if let Some(arch) = wants.requires.arch.as_ref().filter(|arch| **arch != candidate.arch) {
         missing.push(format!("architecture `{arch}`"));
     }
     let cpu = task
@@ -76,9 +91,13 @@ pub fn missing(tenant: TenantId, task: &TaskDef, candidate: &Candidate) -> Vec<S
 #[must_use]
 pub fn bound_to(workflow: &Workflow, task: usize) -> Option<NodeId> {
     let row = &workflow.tasks.get(task)?.row;
-    if row.home.is_some() {
-        return row.home;
-    }
+    // Nobody is assigned to a node that its workspace would keep it from.
+    row.assigned_to.or(row.home).or_else(|| bound_by_mates(workflow, task))
+}
+
+/// The node where tasks are that a task shares a workspace with.
+#[must_use]
+pub fn bound_by_mates(workflow: &Workflow, task: usize) -> Option<NodeId> {
     let group = (*workflow.body.as_ref()?.groups.get(workflow.origin(task))?)?;
     let groups = &workflow.body.as_ref()?.groups;
     let mates = || {
@@ -96,13 +115,13 @@ pub fn bound_to(workflow: &Workflow, task: usize) -> Option<NodeId> {
 
 /// The best of `candidates` for a task: it fits, has credit, and has most credit left; equal ones by id.
 fn choose(workflow: &Workflow, task: usize, candidates: &[Candidate]) -> Option<usize> {
-    let (_, definition) = workflow.definition(task)?;
+    let wants = workflow.wants(task)?;
     let bound = bound_to(workflow, task);
     candidates
         .iter()
         .enumerate()
         .filter(|(_, candidate)| candidate.credits > 0 && bound.is_none_or(|node| node == candidate.node))
-        .filter(|(_, candidate)| missing(workflow.row.tenant, definition, candidate).is_empty())
+        .filter(|(_, candidate)| missing(workflow.row.tenant, &wants, candidate).is_empty())
         .max_by_key(|(_, candidate)| (candidate.credits, std::cmp::Reverse(candidate.node)))
         .map(|(index, _)| index)
 }
@@ -125,9 +144,9 @@ pub fn place(batch: &mut Batching<'_>, candidates: &mut [Candidate]) -> Result<(
         };
         let bound = bound_to(workflow, position);
         if bound != class.bound()
-            && let Some((_, definition)) = workflow.definition(position)
+            && let Some(wants) = workflow.wants(position)
         {
-            let class = Class::of(definition, bound);
+            let class = Class::of(&wants, bound);
             batch.state.ready.refile(task, class);
             misses += 1;
             continue;

@@ -7,11 +7,12 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 use super::body::Body;
+use super::flow::failure;
 use super::inputs::inputs;
 use super::state::{PartitionState, Task, TaskRef, Workflow};
 use super::trace::traceparent;
 use crate::spec;
-use crate::spec::definition::{RunDef, StepDef, WorkspaceSourceDef};
+use crate::spec::definition::{RunDef, StepDef, TaskDef, WorkspaceSourceDef};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,13 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
             value: value.clone(),
         });
     }
+    for (name, value) in own_env(workflow, task, definition) {
+        env_bytes += name.len() + value.len();
+        env.push(v1::EnvVar {
+            name: name.to_owned(),
+            value,
+        });
+    }
     if env_bytes > limits::STEP_ENV_BYTES_MAX {
         let message = format!(
             "the environment of step `{}` has {env_bytes} bytes; the limit is {}",
@@ -119,8 +127,11 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
         outputs: step.outputs.clone(),
         task_name: name.to_owned(),
         step_key: step.key.clone(),
-        // Stable over attempts: one step of one task of one workflow.
-        idempotency_key: format!("{}.{index}", task.row.id),
+        // Stable over attempts: one step of one task of one workflow. A round that was asked for is to do it once more.
+        idempotency_key: match task.row.round {
+            0 => format!("{}.{index}", task.row.id),
+            round => format!("{}.{index}.{round}", task.row.id),
+        },
         traceparent: Some(traceparent(
             workflow.row.traceparent.as_deref(),
             workflow.row.id,
@@ -137,6 +148,29 @@ pub(super) fn build(state: &PartitionState, reference: TaskRef) -> Result<Plan, 
             .map(|each| each.glob.clone())
             .collect(),
     })
+}
+
+/// Variables that say why a step runs.
+fn own_env(workflow: &Workflow, task: &Task, definition: &TaskDef) -> Vec<(&'static str, String)> {
+    let mut env = Vec::new();
+    if definition.assess.is_some() {
+        let feedback = task.feedback.as_deref().unwrap_or_default();
+        env.push(("GANTRY_REWORK", task.row.round.to_string()));
+        env.push(("GANTRY_FEEDBACK", feedback.replace('\0', "")));
+    }
+    if task.row.handles.is_some() {
+        let failure = failure(workflow);
+        let names = [
+            ("GANTRY_FAILURE_CODE", "code"),
+            ("GANTRY_FAILURE_MESSAGE", "message"),
+            ("GANTRY_FAILURE_TASK", "task"),
+            ("GANTRY_FAILURE_TASK_CODE", "task_code"),
+        ];
+        // A process cannot be given a zero byte.
+        let text = |field: &str| failure[field].as_str().unwrap_or_default().replace('\0', "");
+        env.extend(names.map(|(name, field)| (name, text(field))));
+    }
+    env
 }
 
 type Render<'a> = dyn Fn(&str, &str) -> Result<String, PlanFault> + 'a;
@@ -265,6 +299,17 @@ pub(super) fn roots(workflow: &Workflow, position: usize) -> Map<String, Value> 
         json!({ "id": workflow.row.id.to_string(), "name": workflow.row.name }),
     );
     roots.insert("task".to_owned(), json!({ "name": task.row.name }));
+    if task.row.handles.is_some() {
+        roots.insert("failure".to_owned(), failure(workflow));
+    }
+    let definition = workflow.definition(position);
+    if definition.is_some_and(|(_, definition)| definition.assess.is_some()) {
+        let feedback = task.feedback.as_deref().unwrap_or_default();
+        roots.insert(
+            "rework".to_owned(),
+            json!({ "round": task.row.round, "feedback": feedback }),
+        );
+    }
     if let Some((index, value)) = task.row.item.zip(item(workflow, task)) {
         roots.insert("item_index".to_owned(), json!(index));
         roots.insert("item".to_owned(), value.clone());
@@ -277,8 +322,20 @@ pub(super) fn render(workflow: &Workflow, position: usize, template: &str) -> Re
     spec::render(template, &Value::Object(roots(workflow, position)))
 }
 
+/// Renders a template over what a task may read whose steps are done.
+pub(super) fn render_done(workflow: &Workflow, position: usize, template: &str) -> Result<String, spec::RenderError> {
+    spec::render(template, &Value::Object(with_steps(workflow, position)))
+}
+
 /// What a step may read.
 fn scope(workflow: &Workflow, position: usize, attempt: u32) -> Value {
+    let mut scope = with_steps(workflow, position);
+    scope.insert("attempt".to_owned(), json!(attempt));
+    Value::Object(scope)
+}
+
+/// What is there when some steps are done.
+fn with_steps(workflow: &Workflow, position: usize) -> Map<String, Value> {
     let task = &workflow.tasks[position];
     let definition = workflow.definition(position);
     let keys = definition
@@ -291,8 +348,7 @@ fn scope(workflow: &Workflow, position: usize, attempt: u32) -> Value {
         .collect();
     let mut scope = roots(workflow, position);
     scope.insert("steps".to_owned(), Value::Object(steps));
-    scope.insert("attempt".to_owned(), json!(attempt));
-    Value::Object(scope)
+    scope
 }
 
 /// The value that a task is the item of.

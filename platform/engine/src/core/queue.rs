@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use gantry_proto::{NodeId, TenantId, limits};
 
+use super::placement::Wants;
 use super::state::TaskRef;
-use crate::spec::definition::TaskDef;
 
 /// Weights of tenants; absent: 1.
 pub type Weights = Arc<BTreeMap<TenantId, u32>>;
@@ -35,13 +35,14 @@ pub struct Class {
 impl Class {
     /// Of a task.
     #[must_use]
-    pub fn of(definition: &TaskDef, bound: Option<NodeId>) -> Self {
+    pub fn of(wants: &Wants<'_>, bound: Option<NodeId>) -> Self {
+        let definition = wants.definition;
         let mut hasher = blake3::Hasher::new();
         let mut part = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_be_bytes());
             hasher.update(bytes);
         };
-        let requires = &definition.requires;
+        let requires = wants.requires;
         let mut capabilities: Vec<&str> = requires.capabilities.iter().map(String::as_str).collect();
         capabilities.sort_unstable();
         capabilities
@@ -54,6 +55,8 @@ impl Class {
             part(value.as_bytes());
         }
         part(requires.arch.as_deref().unwrap_or_default().as_bytes());
+        part(b"excluded");
+        wants.excluded.iter().for_each(|node| part(node.as_bytes()));
         // Code goes to workers that have it, and to nothing else.
         if let Some(code) = definition.code() {
             part(b"component");

@@ -5,13 +5,14 @@
 
 use bytes::Bytes;
 use gantry_proto::v1::{
-    Decision, EndCause, Fault, Label, LimitTerms, Lineage, Origin, PlaybookRef, ScheduleDue, ScheduleMissed,
-    ScheduleNext, ScheduleOverlap, ScheduleRun, SearchAttribute, StopFor, WaitKind,
+    EndCause, Fault, Label, LimitTerms, Lineage, Origin, PlaybookRef, ScheduleDue, ScheduleMissed, ScheduleNext,
+    ScheduleOverlap, ScheduleRun, SearchAttribute, StopFor, WaitKind, WorkflowEnd,
 };
 use gantry_proto::{
     ArtifactId, ErrorCode, NodeId, PrincipalId, SandboxId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId,
 };
 
+pub use super::row_parts::{DecisionRow, EndingRow, PauseRow};
 use crate::api::StepState;
 use crate::lifecycle::node::NodeState;
 use crate::lifecycle::task::TaskState;
@@ -107,6 +108,9 @@ pub struct WorkflowRow {
     /// Hashes of the newest callers' ids of signals, oldest first.
     #[prost(bytes = "bytes", repeated, tag = "81")]
     pub signal_ids: Vec<Bytes>,
+    /// How it ends, once that is decided and a task of it has yet to run.
+    #[prost(message, optional, tag = "180")]
+    pub ending: Option<EndingRow>,
     /// What it asked to be let begin by, in the order in which it asks; none once it has ended.
     #[prost(message, repeated, tag = "190")]
     pub limits: Vec<LimitRow>,
@@ -267,40 +271,33 @@ pub struct TaskRow {
     /// `ErrorCode`: a limit did not let it go on.
     #[prost(string, optional, tag = "191")]
     pub limit_code: Option<String>,
-}
-
-/// Who paused a workflow.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct PauseRow {
-    /// Who; absent: an exhausted retry did.
-    #[prost(message, optional, tag = "1")]
-    pub by: Option<PrincipalId>,
-    /// `ErrorCode` of what exhausted it.
-    #[prost(string, optional, tag = "2")]
-    pub code: Option<String>,
-    /// When.
-    #[prost(uint64, required, tag = "3")]
-    pub at_ms: u64,
-    /// Position of the record with the reason.
-    #[prost(uint64, required, tag = "4")]
-    pub seq: u64,
-}
-
-/// What a person decided.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct DecisionRow {
-    /// What.
-    #[prost(enumeration = "Decision", required, tag = "1")]
-    pub decision: i32,
-    /// Who.
-    #[prost(message, required, tag = "2")]
-    pub by: PrincipalId,
-    /// When.
-    #[prost(uint64, required, tag = "3")]
-    pub at_ms: u64,
-    /// Position of the record with the reason.
-    #[prost(uint64, required, tag = "4")]
-    pub seq: u64,
+    /// It runs only before its workflow ends so.
+    #[prost(enumeration = "WorkflowEnd", optional, tag = "180")]
+    pub handles: Option<i32>,
+    /// Reworks that were asked for, of those that there may be.
+    #[prost(uint32, required, tag = "181")]
+    pub reworks: u32,
+    /// How often all its steps began anew. What they did before is no result of the task.
+    #[prost(uint32, required, tag = "182")]
+    pub round: u32,
+    /// Position of the record with the feedback for this round.
+    #[prost(uint64, optional, tag = "183")]
+    pub feedback_seq: Option<u64>,
+    /// The only node that may run it, as a person decided.
+    #[prost(message, optional, tag = "184")]
+    pub assigned_to: Option<NodeId>,
+    /// Nodes that may not run it.
+    #[prost(message, repeated, tag = "185")]
+    pub excluded: Vec<NodeId>,
+    /// All its steps begin anew once what runs has ended.
+    #[prost(bool, required, tag = "186")]
+    pub restart: bool,
+    /// Workflows that it started.
+    #[prost(uint32, required, tag = "187")]
+    pub children: u32,
+    /// Those of them that failed, since it last began anew by a decision.
+    #[prost(uint32, required, tag = "188")]
+    pub child_failures: u32,
 }
 
 /// A signal that no task has taken yet.
@@ -644,6 +641,12 @@ impl TaskRow {
         self.child.filter(|_| waits && !self.is_ended())
     }
 
+    /// All its steps are done, and nothing follows but the judgement of their result.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        !self.steps.is_empty() && self.current().is_none()
+    }
+
     /// The step that runs or comes next, with its position; `None` when all completed.
     #[must_use]
     pub fn current(&self) -> Option<(usize, &StepRow)> {
@@ -667,7 +670,7 @@ impl WorkflowRow {
     /// Nothing new of it begins, and it ends when all that runs has.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.cancel_by.is_some() || self.deadline_passed || self.limit_code.is_some()
+        self.cancel_by.is_some() || self.deadline_passed || self.limit_code.is_some() || self.ending.is_some()
     }
 
     /// Completed, failed or cancelled.

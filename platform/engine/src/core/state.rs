@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gantry_proto::v1::WorkflowEnd;
 use gantry_proto::{BulkId, NodeId, PartitionId, ScheduleId, TaskId, TenantId, UploadId, WorkflowId, limits};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use super::code::{ActivationKey, ActivationRow};
 use super::keep::{ErasedRow, HoldRow};
 use super::limits::{Claimant, LimitRef, Limits};
 use super::mail::{Mail, MailDirty};
-use super::placement::bound_to;
+use super::placement::{Wants, bound_to};
 use super::queue::{Class, Queue, rank};
 use super::rows::{IdempotencyRow, NodeRow, ScheduleRow, TaskRow, UploadRow, WorkflowRow};
 use super::scopes::{ScopeRef, Scopes};
@@ -55,6 +56,8 @@ pub struct Workflow {
     pub body: Option<Arc<Body>>,
     /// Payloads of the signals that wait for a task, by position of their records.
     pub signals: BTreeMap<u64, Arc<StepResultBody>>,
+    /// Why it ends, in words, once that is decided and a task of it has yet to run.
+    pub ending: Option<Arc<str>>,
 }
 
 /// A task of it.
@@ -70,6 +73,10 @@ pub struct Task {
     pub result: Option<Arc<StepResultBody>>,
     /// Input that a decision changed.
     pub changes: Option<Arc<Changes>>,
+    /// Why it failed, in words, in a workflow with a task that handles failure.
+    pub failure: Option<Arc<str>>,
+    /// What is to be done otherwise in this round.
+    pub feedback: Option<Arc<str>>,
 }
 
 impl Task {
@@ -83,6 +90,8 @@ impl Task {
             result: None,
             items: None,
             changes: None,
+            failure: None,
+            feedback: None,
         }
     }
 }
@@ -96,7 +105,15 @@ impl Workflow {
             tasks,
             body: None,
             signals: BTreeMap::new(),
+            ending: None,
         }
+    }
+
+    /// Whether a task of it runs only before it ends so.
+    #[must_use]
+    pub fn handles(&self, end: WorkflowEnd) -> bool {
+        let mut tasks = self.tasks.iter();
+        tasks.any(|task| task.row.handles == Some(end.into()))
     }
 
     /// Name and definition of the task at a position; `None` without a body. All who ask for a task's definition ask here.
@@ -105,6 +122,19 @@ impl Workflow {
         let position = self.origin(position);
         let (name, task) = self.body.as_ref()?.definition.tasks.get_index(position)?;
         Some((name, task))
+    }
+
+    /// What the task at a position asks of a node; `None` without a body.
+    #[must_use]
+    pub fn wants(&self, position: usize) -> Option<Wants<'_>> {
+        let (_, definition) = self.definition(position)?;
+        let task = self.tasks.get(position)?;
+        let changed = task.changes.as_deref().and_then(|changes| changes.requires.as_ref());
+        Some(Wants {
+            definition,
+            requires: changed.unwrap_or(&definition.requires),
+            excluded: &task.row.excluded,
+        })
     }
 
     /// Position in the definition: that of the task over a list, for its items.
@@ -349,10 +379,8 @@ impl PartitionState {
         };
         // Without a body nothing is placed, and the class does not matter.
         let class = workflow
-            .definition(position)
-            .map_or_else(Class::default, |(_, definition)| {
-                Class::of(definition, bound_to(workflow, position))
-            });
+            .wants(position)
+            .map_or_else(Class::default, |wants| Class::of(&wants, bound_to(workflow, position)));
         let rank = rank(queued, workflow.row.priority.unwrap_or(limits::PRIORITY_DEFAULT));
         self.ready.insert(workflow.row.tenant, class, rank, task);
     }
@@ -364,7 +392,8 @@ impl PartitionState {
             return (ready, timers);
         };
         let open = |deadline: Option<u64>, passed: bool| deadline.filter(|_| !passed);
-        if let Some(deadline) = open(workflow.row.deadline_ms, workflow.row.deadline_passed) {
+        let settled = workflow.row.deadline_passed || workflow.row.ending.is_some();
+        if let Some(deadline) = open(workflow.row.deadline_ms, settled) {
             timers.push((deadline, Timer::WorkflowDeadline(id)));
         }
         for row in workflow.tasks.iter().map(|task| &task.row) {

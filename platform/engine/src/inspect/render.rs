@@ -182,6 +182,7 @@ mod tests {
             definition_digest: Bytes::from_static(&[0xab; 2]),
             submitted_by: PrincipalId::from_bytes([1; 16]),
             tasks: vec![TaskSeed {
+                handles: None,
                 task,
                 name: "t".into(),
                 steps: 2,

@@ -18,6 +18,7 @@ use crate::core::rows::{IdempotencyRow, NodeRow, TaskRow, WorkflowRow};
 use crate::core::scopes::Scopes;
 use crate::core::state::{Task, Workflow};
 use crate::core::{Body, PartitionState, Settings};
+use crate::lifecycle::task::TaskState;
 
 /// Rows that one scan takes: bounds memory while a large index is walked.
 const PAGE_ROWS: usize = 512;
@@ -196,7 +197,24 @@ pub fn open_body(workflow: &mut Workflow, records: &mut Records<'_>) -> Result<(
             .signals
             .insert(signal.seq, Arc::new(content.unwrap_or_default()));
     }
+    if let Some(ending) = &workflow.row.ending {
+        let said = records.payload(ending.seq)?.and_then(|payload| payload.message);
+        workflow.ending = said.map(Arc::from);
+    }
+    let handled = workflow.tasks.iter().any(|task| task.row.handles.is_some());
     for task in &mut workflow.tasks {
+        if let Some(seq) = task
+            .row
+            .end_seq
+            .filter(|_| handled && task.row.state() == TaskState::Failed)
+        {
+            let said = records.payload(seq)?.and_then(|payload| payload.message);
+            task.failure = said.map(Arc::from);
+        }
+        if let Some(seq) = task.row.feedback_seq {
+            let said = records.payload(seq)?.and_then(|payload| payload.message);
+            task.feedback = said.map(Arc::from);
+        }
         if let Some(seq) = task.row.changes_seq {
             task.changes = records.payload(seq)?.as_ref().map(changes_of).map(Arc::new);
         }

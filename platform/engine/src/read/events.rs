@@ -198,6 +198,10 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
             "workflow_cancel_requested",
             json!({"by": event.by.to_string(), "grace_ms": event.grace_ms}),
         ),
+        Kind::WorkflowEnding(event) => (
+            "workflow_ending",
+            json!({"end": word(event.end().as_str_name(), "WORKFLOW_END_"), "code": event.code}),
+        ),
         Kind::WorkflowEnded(event) => (
             "workflow_ended",
             json!({"end": word(event.end().as_str_name(), "WORKFLOW_END_"), "code": event.code}),
@@ -348,7 +352,9 @@ fn view(position: u64, at_ms: u64, record: &Record, payload: Option<&Payload>, n
             let decision = word(event.decision().as_str_name(), "DECISION_");
             (
                 "task_decided",
-                json!({"task": id, "task_name": name, "decision": decision, "by": event.by.to_string(), "changed": event.changed}),
+                json!({"task": id, "task_name": name, "decision": decision, "by": event.by.to_string(), "changed": event.changed, "exhausted": event.over,
+                    "node": event.node.map(|node| node.to_string()), "restart": event.restart,
+                    "excluded": (!event.excluded.is_empty()).then(|| event.excluded.iter().map(ToString::to_string).collect::<Vec<_>>())}),
             )
         }
         Kind::TaskEscalated(event) => {

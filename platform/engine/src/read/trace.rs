@@ -248,6 +248,11 @@ mod tests {
             artifacts: Vec::new(),
         };
         let task = TaskView {
+            handles: None,
+            round: 0,
+            feedback: None,
+            assigned_to: None,
+            excluded: Vec::new(),
             id: TaskId::new(1, PartitionId::default(), 3),
             name: "compile".to_owned(),
             state: TaskState::InProgress,
@@ -275,6 +280,7 @@ mod tests {
             steps: vec![step],
         };
         WorkflowView {
+            ending: None,
             summary: WorkflowSummary {
                 id: WorkflowId::new(1, PartitionId::default(), 2),
                 name: "release".to_owned(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gantry_proto::TaskId;
 use gantry_proto::v1::WaitKind;
 
-use super::workflow::{Loaded, items_view};
+use super::workflow::{Loaded, handled, items_view};
 use crate::api::{Candidate, FailureView, LimitKind, LimitScope, PauseScope, TaskState, WaitingView};
 use crate::core::flow::limit_key;
 use crate::core::limits::Claimant;
@@ -64,6 +64,9 @@ impl Loaded {
         let row = &self.workflow.tasks[index].row;
         if let Some(workflow) = row.open_child() {
             return WaitingView::Child { workflow };
+        }
+        if let Some(end) = handled(row) {
+            return WaitingView::Standby { end };
         }
         if row.fan_seq.is_some() {
             let items = items_view(&self.workflow, row.index);
@@ -149,6 +152,31 @@ impl Loaded {
                     until_ms: row.wait_until_ms,
                 })
             }
+            (Some(WaitKind::Assessment), _) => {
+                let assess = self
+                    .workflow
+                    .definition(index)
+                    .and_then(|(_, task)| task.assess.as_ref());
+                let by = assess.map_or_else(DecidersDef::default, |assess| assess.by.clone());
+                let most = assess.map_or(0, |assess| assess.reworks_max);
+                Some(WaitingView::Assessment {
+                    message: said(),
+                    scopes: by.scopes,
+                    keys: by.keys,
+                    round: row.round,
+                    reworks_left: most.saturating_sub(row.reworks),
+                    until_ms: row.wait_until_ms,
+                })
+            }
+            (Some(WaitKind::RetryBackoff), Some(TaskKind::Workflow(_))) => Some(WaitingView::RetryBackoff {
+                until_ms: row.wait_until_ms.unwrap_or_default(),
+                attempt: row.child_failures + 1,
+                failure: Some(FailureView {
+                    code: gantry_proto::ErrorCode::ChildFailed.as_str().to_owned(),
+                    message: said(),
+                    hint: None,
+                }),
+            }),
             (Some(WaitKind::RetryBackoff | WaitKind::NodeRefused | WaitKind::Infrastructure), _) => {
                 let steps = &self.view.tasks[index].steps;
                 let current = row.current().and_then(|(current, _)| steps.get(current));
@@ -229,14 +257,18 @@ impl Loaded {
         let workflow = &self.workflow;
         let bound = bound_to(workflow, index);
         if let Some(node) = bound.filter(|node| offers.iter().all(|offer| offer.node != *node)) {
-            return WaitingView::WorkspaceNode { node };
+            let assigned = workflow.tasks[index].row.assigned_to == Some(node);
+            return match assigned {
+                true => WaitingView::AssignedNode { node },
+                false => WaitingView::WorkspaceNode { node },
+            };
         }
-        let definition = workflow.definition(index);
+        let wants = workflow.wants(index);
         let lacks: Vec<(&Candidate, Vec<String>)> = offers
             .iter()
             .filter(|offer| bound.is_none_or(|node| node == offer.node))
             .map(|offer| {
-                let lacks = definition.map_or_else(Vec::new, |(_, task)| missing(workflow.row.tenant, task, offer));
+                let lacks = wants.map_or_else(Vec::new, |wants| missing(workflow.row.tenant, &wants, offer));
                 (offer, lacks)
             })
             .collect();

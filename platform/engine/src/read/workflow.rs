@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use gantry_journal::keys;
 use gantry_journal::{Direction, SealError};
-use gantry_proto::v1::{Assignee, EndCause, Payload};
+use gantry_proto::v1::{Assignee, EndCause, Payload, WorkflowEnd};
 use gantry_proto::{TaskId, TenantId, WorkflowId, limits};
 use serde_json::{Map, Value};
 
 use super::content;
 use crate::api::{
-    ArtifactView, AttemptView, DecisionView, FailureView, HoldView, ItemsView, LineageView, OriginView, PauseView,
-    Refusal, RefusedView, StepState, StepView, TaskState, TaskView, WorkflowSummary, WorkflowView,
+    ArtifactView, AttemptView, DecisionView, EndingView, FailureView, HoldView, ItemsView, LineageView, OriginView,
+    PauseView, Refusal, RefusedView, StepState, StepView, TaskState, TaskView, WorkflowState, WorkflowSummary,
+    WorkflowView,
 };
 use crate::core::flow::describe;
 use crate::core::keep::{ErasedRow, HoldRow};
@@ -175,6 +176,19 @@ pub(crate) fn load(storage: &Storage, tenant: TenantId, id: WorkflowId) -> Resul
                 why: payload(&mut records, Some(pause.seq))?.and_then(|payload| payload.message),
             }),
         },
+        ending: row
+            .ending
+            .as_ref()
+            .filter(|_| !row.is_ended())
+            .map(|ending| EndingView {
+                state: state_of(ending.end()),
+                failure: FailureView {
+                    code: ending.code.clone().unwrap_or_default(),
+                    message: workflow.ending.as_deref().unwrap_or_default().to_owned(),
+                    hint: None,
+                },
+                since_ms: ending.at_ms,
+            }),
         tasks,
         position,
         hold: kept::<HoldRow>(storage, &keys::hold(id.partition(), tenant, id))?.map(|hold| HoldView {
@@ -197,6 +211,21 @@ fn kept<M: prost::Message + Default>(storage: &Storage, key: &[u8]) -> Result<Op
         .map(|value| decode("what is kept about a workflow", &value))
         .transpose();
     row.map_err(unreadable)
+}
+
+const fn state_of(end: WorkflowEnd) -> WorkflowState {
+    match end {
+        WorkflowEnd::Completed => WorkflowState::Completed,
+        WorkflowEnd::Failed => WorkflowState::Failed,
+        WorkflowEnd::Cancelled => WorkflowState::Cancelled,
+    }
+}
+
+/// The end of its workflow that a task is for.
+pub(super) fn handled(row: &TaskRow) -> Option<WorkflowState> {
+    row.handles
+        .and_then(|end| WorkflowEnd::try_from(end).ok())
+        .map(state_of)
 }
 
 fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Records<'_>) -> Result<TaskView, Refusal> {
@@ -264,6 +293,7 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         state: row.state(),
         kind: definition.map_or("steps", |task| task.kind.text()).to_owned(),
         carried: row.carried,
+        handles: handled(row),
         outcome: row.end_code.clone().filter(|_| completed),
         deadline_ms: row.deadline_ms,
         needs: definition.map(|task| task.needs.clone()).unwrap_or_default(),
@@ -272,6 +302,8 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         component: row.component.clone(),
         attempt: row.attempt,
         node: row.holder,
+        assigned_to: row.assigned_to,
+        excluded: row.excluded.clone(),
         ready_at_ms: row.ready_at_ms,
         started_at_ms: row.started_at_ms,
         ended_at_ms: row.ended_at_ms,
@@ -285,6 +317,8 @@ fn task_view(workflow: &Workflow, index: usize, task: &Task, records: &mut Recor
         item: plan::item(workflow, task).cloned(),
         failure: failure(end_code, end.as_ref(), || title(end_code)),
         decision,
+        round: row.round,
+        feedback: task.feedback.as_deref().map(str::to_owned),
         outputs: task.result.as_ref().map(|result| Value::Object(result.outputs.clone())),
         steps,
     })

@@ -1,5 +1,7 @@
 //! A definition as the engine runs it: parsed, checked and normalised. Pinned into the journal as JSON, so every field that is added has a default.
 
+pub use super::assess_def::{AssessmentDef, OnAssessmentDeadline, ReworksExhausted};
+use gantry_proto::v1::WorkflowEnd;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,6 +89,9 @@ pub struct TaskDef {
     /// Run even though a needed task failed or was skipped (`always`), as a report does.
     #[serde(default)]
     pub run_on: RunOn,
+    /// Runs only before its workflow ends so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handles: Option<Handles>,
     /// What it is.
     #[serde(default, skip_serializing_if = "TaskKind::is_steps")]
     pub kind: TaskKind,
@@ -99,6 +104,9 @@ pub struct TaskDef {
     /// Longest time from when it could begin to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Its result is judged before it completes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assess: Option<AssessmentDef>,
     /// In order; at least one with [`TaskKind::Steps`]. Keys are unique in the task.
     #[serde(default)]
     pub steps: Vec<StepDef>,
@@ -137,6 +145,27 @@ impl TaskDef {
     }
 }
 
+/// An end of a workflow before which a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handles {
+    /// It failed.
+    Failure,
+    /// It was cancelled.
+    Cancel,
+}
+
+impl Handles {
+    /// Name of the task, and field of the definition.
+    #[must_use]
+    pub const fn task(self) -> &'static str {
+        match self {
+            Self::Failure => "on_failure",
+            Self::Cancel => "on_cancel",
+        }
+    }
+}
+
 /// Name of the one task of a workflow that is code alone.
 pub const CODE_TASK: &str = "run";
 
@@ -150,11 +179,13 @@ impl Definition {
             for_each: None,
             when: None,
             deadline_ms: None,
+            handles: None,
             run_on: RunOn::default(),
             kind: TaskKind::Code(CodeDef {
                 component: component.to_owned(),
                 input: Value::Null,
             }),
+            assess: None,
             steps: Vec::new(),
             workspace: Vec::new(),
             inputs: Vec::new(),
@@ -171,6 +202,15 @@ impl Definition {
             outputs: IndexMap::new(),
             attributes: IndexMap::new(),
             on_task_failure: FailurePolicy::default(),
+        }
+    }
+}
+
+impl From<Handles> for WorkflowEnd {
+    fn from(handles: Handles) -> Self {
+        match handles {
+            Handles::Failure => Self::Failed,
+            Handles::Cancel => Self::Cancelled,
         }
     }
 }
@@ -316,6 +356,9 @@ pub struct ChildDef {
     /// The task does not wait for it.
     #[serde(default)]
     pub detached: bool,
+    /// Another one is started when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryDef>,
 }
 
 /// A task over a list.

@@ -4,13 +4,17 @@
 //! checks what no schema can (needs, cycles, templates, limits) and builds a [`definition::Definition`]. Everything wrong is reported at once, each with
 //! line and column.
 
+mod assess_def;
+mod assess_source;
 mod attributes;
 mod compile;
 pub(crate) mod condition;
 pub mod definition;
 mod document;
+mod handler_source;
 mod issues;
 mod parameters;
+mod retry_source;
 mod scalars;
 mod shape;
 mod source;

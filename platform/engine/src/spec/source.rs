@@ -13,7 +13,10 @@ mod sleep;
 pub(super) use attribute::AttributeSource;
 pub(super) use sleep::SleepSource;
 
-use super::definition::{Exhausted, FailurePolicy, ItemFailure, RunOn};
+use super::assess_source::AssessSource;
+use super::definition::{FailurePolicy, ItemFailure, RunOn};
+use super::handler_source::HandlerSource;
+use super::retry_source::RetrySource;
 use super::source_limits::{ConcurrencySource, RateSource};
 use super::source_waits::{ApprovalSource, SignalSource};
 
@@ -57,6 +60,12 @@ pub(super) struct WorkflowSource {
     /// Rates at which workflows and tasks of a tenant may start: this workflow begins when they let it.
     #[serde(default)]
     pub(super) rate_limit: Option<RateSource>,
+    /// Runs when it is decided that the workflow fails, before it has failed: told why, and in an own sandbox as any task.
+    #[serde(default)]
+    pub(super) on_failure: Option<HandlerSource>,
+    /// The same, when it was cancelled.
+    #[serde(default)]
+    pub(super) on_cancel: Option<HandlerSource>,
     /// Tasks by name, at least one. Tasks that do not need each other run in parallel.
     #[schemars(with = "BTreeMap<String, TaskSource>")]
     pub(super) tasks: IndexMap<String, TaskSource>,
@@ -106,7 +115,7 @@ pub(super) struct DefaultsSource {
 }
 
 /// A unit of work with one holder at a time: its steps run in order on one node, each in a fresh sandbox over the same workspace.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TaskSource {
     /// Tasks that must have completed before this one starts.
@@ -154,6 +163,9 @@ pub(super) struct TaskSource {
     /// Instead of steps: wait for a decision.
     #[serde(default)]
     pub(super) approval: Option<ApprovalSource>,
+    /// With steps: somebody judges the result before the task completes, and may let it be done again.
+    #[serde(default)]
+    pub(super) assess: Option<AssessSource>,
     /// The tree that the steps work on; empty when absent.
     #[serde(default)]
     pub(super) workspace: Option<WorkspaceSource>,
@@ -246,7 +258,7 @@ pub(super) enum ToleratedSource {
 }
 
 /// One command in a fresh sandbox. Once its completion is journaled it is never executed again.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepSource {
     /// Name, unique in the task; `step-N` when absent.
@@ -379,107 +391,6 @@ pub(super) enum Cpu {
     Fraction(f64),
     /// With a unit.
     Text(String),
-}
-
-/// Retry after a failed attempt. A plain number is `attempts`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(example = 3)]
-pub(super) enum RetrySource {
-    /// Attempts in all.
-    Attempts(u64),
-    /// Everything.
-    Full(Box<RetryFields>),
-}
-
-/// Retry after a failed attempt. Attempts that infrastructure lost do not count.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RetryFields {
-    /// Attempts in all, 1 to 100.
-    pub(super) attempts: u64,
-    /// Wait before the second attempt; 1 s when absent.
-    #[serde(default)]
-    pub(super) backoff: Option<Duration>,
-    /// Factor from one wait to the next, at least 1; 2 when absent.
-    #[serde(default)]
-    pub(super) factor: Option<f64>,
-    /// Longest wait; 1 min when absent.
-    #[serde(default)]
-    pub(super) max_backoff: Option<Duration>,
-    /// Part of a wait that may be taken off by chance, 0 to 1; 0 when absent.
-    #[serde(default)]
-    pub(super) jitter: Option<f64>,
-    /// No attempt begins later than this after the first.
-    #[serde(default)]
-    pub(super) max_age: Option<Duration>,
-    /// Rules by how the attempt failed.
-    #[serde(default)]
-    pub(super) on: RetryOnSource,
-    /// What happens when no attempt follows: `fail` when absent.
-    #[serde(default)]
-    pub(super) exhausted: Option<Exhausted>,
-}
-
-/// Rules by how an attempt failed. A class with a rule of its own is counted by itself.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RetryOnSource {
-    /// Only these exit codes are tried again.
-    #[serde(default)]
-    pub(super) exit_codes: Option<Vec<i64>>,
-    /// Another exit code than 0.
-    #[serde(default)]
-    pub(super) exit: Option<RetryRuleSource>,
-    /// Ended by a signal.
-    #[serde(default)]
-    pub(super) signal: Option<RetryRuleSource>,
-    /// Longer than its timeout.
-    #[serde(default)]
-    pub(super) timeout: Option<RetryRuleSource>,
-    /// Out of memory.
-    #[serde(default)]
-    pub(super) oom: Option<RetryRuleSource>,
-    /// Printed too much.
-    #[serde(default)]
-    pub(super) output_limit: Option<RetryRuleSource>,
-    /// Outputs or artifacts not as declared.
-    #[serde(default)]
-    pub(super) contract: Option<RetryRuleSource>,
-    /// Could not be started as asked.
-    #[serde(default)]
-    pub(super) invalid: Option<RetryRuleSource>,
-}
-
-/// `false`: not tried again. A map: what differs from the rule of the other failures.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(super) enum RetryRuleSource {
-    /// Whether it is tried again.
-    Whether(bool),
-    /// A rule.
-    Rule(RetryRuleFields),
-}
-
-/// What differs from the rule of the other failures.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RetryRuleFields {
-    /// Attempts of this class in all.
-    #[serde(default)]
-    pub(super) attempts: Option<u64>,
-    /// Wait before the next one.
-    #[serde(default)]
-    pub(super) backoff: Option<Duration>,
-    /// Factor from one wait to the next.
-    #[serde(default)]
-    pub(super) factor: Option<f64>,
-    /// Longest wait.
-    #[serde(default)]
-    pub(super) max_backoff: Option<Duration>,
-    /// Part of a wait that may be taken off by chance.
-    #[serde(default)]
-    pub(super) jitter: Option<f64>,
 }
 
 /// A class or exact sizes.

@@ -242,3 +242,67 @@ async fn what_a_child_is_given_must_match_and_generations_are_bounded() {
     assert_eq!(issue.line, Some(11));
     at_rest(&world).await;
 }
+
+const TRYING: &str = "
+name: parent
+tasks:
+  ask:
+    retry: {attempts: 2, backoff: 20ms}
+    workflow: {definition: {name: child, tasks: {say: {run: 'true', outputs: word}}, outputs: {word: '{{ tasks.say.outputs.word }}'}}}
+";
+
+#[tokio::test]
+async fn a_child_that_failed_is_followed_by_another_one_also_after_a_crash() {
+    let world = World::with_partitions(3).await;
+    let parent = world.submit(TRYING).await;
+    let (node, first) = world.desk.assignment().await;
+    world
+        .finish(node, &first.assignee, ended(EndCause::Exited, Some(1)))
+        .await;
+    let backs_off = |view: &WorkflowView| {
+        let waiting = view.tasks[0].waiting.as_ref();
+        matches!(waiting, Some(WaitingView::RetryBackoff { attempt: 2, failure: Some(failure), .. }) if failure.code == "child-failed")
+    };
+    until(&world, parent, |view| {
+        backs_off(view) || child_of(view, "ask") != first.assignee.workflow
+    })
+    .await;
+    let world = world.restart().await;
+    let (node, second) = world.desk.assignment().await;
+    assert_ne!(second.assignee.workflow, first.assignee.workflow, "an id of its own");
+    let result = with_outputs(r#"{"word": "hi"}"#);
+    world.finish(node, &second.assignee, result).await;
+    let view = until(&world, parent, has_ended).await;
+    assert_eq!(view.summary.state, WorkflowState::Completed);
+    assert_eq!(child_of(&view, "ask"), second.assignee.workflow);
+    at_rest(&world).await;
+}
+
+#[tokio::test]
+async fn children_run_out_and_one_that_was_cancelled_is_not_followed() {
+    let world = World::with_partitions(2).await;
+    let parent = world.submit(TRYING).await;
+    for _ in 0..2 {
+        let (node, next) = world.desk.assignment().await;
+        world
+            .finish(node, &next.assignee, ended(EndCause::Exited, Some(1)))
+            .await;
+    }
+    let view = until(&world, parent, has_ended).await;
+    assert_eq!(view.summary.state, WorkflowState::Failed);
+    assert_eq!(view.tasks[0].failure.as_ref().unwrap().code, "child-failed");
+    let parent = world.submit(TRYING).await;
+    let (node, next) = world.desk.assignment().await;
+    world
+        .engine
+        .cancel(caller(), next.assignee.workflow, Some(0))
+        .await
+        .unwrap();
+    world
+        .finish(node, &next.assignee, ended(EndCause::Cancelled, None))
+        .await;
+    let view = until(&world, parent, has_ended).await;
+    assert_eq!(view.summary.state, WorkflowState::Failed);
+    assert!(world.desk.try_assignment().is_none());
+    at_rest(&world).await;
+}

@@ -2,10 +2,12 @@
 
 mod again;
 mod archive;
+mod assess;
 mod bulks;
 mod children;
 mod code;
 mod end_to_end;
+mod endings;
 mod idempotency;
 mod items;
 mod limits;
@@ -15,6 +17,7 @@ mod pauses;
 mod post;
 mod queue;
 mod random;
+mod reassign;
 mod scenario;
 mod schedules;
 mod scopes;

@@ -9,7 +9,7 @@ use super::pauses::{pause, resume};
 use super::table::{Fate, Table, cancel, dropped, failed, lost, reconcile, refuse, submission};
 use super::waits::{decision, retry, signal};
 use super::world::{candidate, ended, node_id, with_outputs};
-use crate::api::{Candidate, Order, StepState, TaskDecision, TaskState, Verdict, WorkflowState};
+use crate::api::{Candidate, Order, Reassignment, StepState, TaskDecision, TaskState, Verdict, WorkflowState};
 use crate::core::commands::{LeaseExpired, StepFinished, StepStarted, TimerDue};
 use crate::core::state::Timer;
 use crate::core::{Command, Reply};
@@ -28,6 +28,8 @@ const DEFINITIONS: &[&str] = &[
     "{name: go-on, on_task_failure: continue, tasks: {a: {steps: [{run: 'true'}]}, b: {steps: [{run: 'true'}]}, c: {needs: [b], steps: [{run: 'true'}, {run: 'echo {{ steps[\"step-1\"].outputs.n }}'}]}}}",
     "{name: waits, tasks: {n: {sleep: 2s}, s: {needs: n, signal: {name: go, timeout: 20s, on_timeout: continue}}, a: {needs: s, approval: {message: ok, deadline: 20s, on_deadline: approve}}, z: {needs: a, when: \"tasks.s.code != 'timed_out'\", steps: [{run: 'true', retry: {attempts: 2, backoff: 1s, jitter: 0.5, exhausted: escalate}}]}}}",
     "{name: late, deadline: 60s, tasks: {a: {steps: [{run: 'true', retry: {attempts: 2, backoff: 1s, exhausted: pause}}]}, b: {needs: a, deadline: 10s, steps: [{run: 'true'}, {run: 'true'}]}, e: {signal: {name: go, timeout: 3s, on_timeout: escalate}}}}",
+    "{name: ends, on_failure: {run: 'echo {{ failure.message }}', deadline: 30s}, on_cancel: {retry: {attempts: 2, backoff: 1s, exhausted: pause}, steps: [{run: 'true'}, {run: 'true'}]}, tasks: {a: {steps: [{run: 'true'}]}, b: {needs: [a], steps: [{run: 'true'}]}}}",
+    "{name: judged, tasks: {a: {assess: {deadline: 30s, on_deadline: escalate, max_reworks: 1, exhausted: escalate}, steps: [{run: 'true'}, {run: 'echo {{ rework.feedback }}'}]}, b: {needs: [a], steps: [{run: 'true'}]}}}",
     "{name: hand, tasks: {a: {steps: [{run: 'true'}]}, b: {needs: [a], workspace: {from: a}, steps: [{run: 'true'}, {run: 'true'}]}}}",
     "{name: items, tasks: {a: {for_each: [1, 2, 3], max_parallel: 2, run: 'echo {{ item }}', retry: 2, tolerated_failures: 1}, b: {needs: a, run: 'echo {{ tasks.a.items[2].state }}'}}}",
 ];
@@ -69,8 +71,8 @@ struct Walk {
     held: Vec<(NodeId, Assignment)>,
     /// Results that were acknowledged as accepted.
     acknowledged: Vec<(NodeId, Assignment)>,
-    /// Steps whose completion was acknowledged, by the attempt that did it.
-    completed: BTreeMap<(TaskId, u32), u32>,
+    /// Steps whose completion was acknowledged, by the key that services know them by, with the attempt that did it.
+    completed: BTreeMap<String, u32>,
     /// Newest fence that was handed out, by task.
     fences: BTreeMap<TaskId, u64>,
     unique: u64,
@@ -185,6 +187,14 @@ impl Walk {
                 let what = self.dice.pick(&[
                     TaskDecision::Approve,
                     TaskDecision::Reject,
+                    TaskDecision::Accept { round: None },
+                    TaskDecision::Rework { round: None },
+                    TaskDecision::Reassign(Reassignment {
+                        away: true,
+                        restart: true,
+                        ..Reassignment::default()
+                    }),
+                    TaskDecision::Reassign(Reassignment::default()),
                     TaskDecision::Skip,
                     TaskDecision::Fail,
                     TaskDecision::Resolve {
@@ -264,7 +274,8 @@ impl Walk {
                 .unwrap();
             assert!(!attempt.is_open());
             if good && attempt.state() == StepState::Completed {
-                self.completed.insert((assignee.task, assignee.step), assignee.attempt);
+                let key = assignment.plan.idempotency_key.clone();
+                self.completed.insert(key, assignee.attempt);
                 // Its submission may have been answered by a process that died.
                 if !self.workflows.contains(&assignee.workflow) {
                     self.workflows.push(assignee.workflow);
@@ -288,7 +299,7 @@ impl Walk {
             assert!(assignee.fence >= *newest, "fences only grow");
             *newest = assignee.fence;
             assert!(
-                !self.completed.contains_key(&(assignee.task, assignee.step)),
+                !self.completed.contains_key(&assignment.plan.idempotency_key),
                 "a completed step was assigned again"
             );
             if !self.dice.chance(10) {
@@ -341,14 +352,24 @@ impl Walk {
         for id in &self.workflows {
             for task in self.table.workflow(*id).tasks {
                 for (index, step) in (0u32..).zip(&task.row.steps) {
-                    if let Some(attempt) = self.completed.get(&(task.row.id, index)) {
+                    let key = |round: u32| match round {
+                        0 => format!("{}.{index}", task.row.id),
+                        round => format!("{}.{index}.{round}", task.row.id),
+                    };
+                    // What was done in earlier rounds is no result any more.
+                    seen.extend(
+                        (0..task.row.round)
+                            .map(key)
+                            .filter(|key| self.completed.contains_key(key)),
+                    );
+                    if let Some(attempt) = self.completed.get(&key(task.row.round)) {
                         assert_eq!(step.state(), StepState::Completed);
                         assert_eq!(
                             step.attempts.last().unwrap().attempt,
                             *attempt,
                             "nothing ran after its completion"
                         );
-                        seen.insert((task.row.id, index));
+                        seen.insert(key(task.row.round));
                     }
                 }
             }

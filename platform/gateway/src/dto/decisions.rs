@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_engine::api::TaskState;
+use gantry_proto::NodeId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -47,6 +48,55 @@ pub(crate) struct CommentBody {
     /// Why.
     #[serde(default)]
     pub(crate) comment: Option<String>,
+}
+
+/// A judgement of a task's result.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AssessBody {
+    /// Why; for a rework the feedback, which its steps are given.
+    #[serde(default)]
+    pub(crate) comment: Option<String>,
+    /// The round that was looked at: about another one it is refused, and said twice it counts once. Any when absent.
+    #[serde(default)]
+    pub(crate) round: Option<u32>,
+}
+
+/// Where a task is to run. With nothing said: on any node that fits.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReassignBody {
+    /// Why.
+    #[serde(default)]
+    pub(crate) comment: Option<String>,
+    /// Only there, `node_...`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) node: Option<NodeId>,
+    /// Not where it is, or was last.
+    #[serde(default)]
+    pub(crate) away: bool,
+    /// What a node must offer, instead of what the definition says.
+    #[serde(default)]
+    pub(crate) requires: Option<RequiresBody>,
+    /// All its steps begin anew, without the tree that it has: it may then leave the node that keeps that.
+    #[serde(default)]
+    pub(crate) restart: bool,
+}
+
+/// What a node must offer.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequiresBody {
+    /// Capabilities by name.
+    #[serde(default)]
+    pub(crate) capabilities: Vec<String>,
+    /// Labels with these values.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// CPU architecture.
+    #[serde(default)]
+    pub(crate) arch: Option<String>,
 }
 
 /// Another try, perhaps with other input.

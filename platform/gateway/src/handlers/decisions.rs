@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use gantry_directory::Scope;
-use gantry_engine::api::{DeciderScope, DecisionRequest, SignalRequest, TaskDecision};
+use gantry_engine::api::{DeciderScope, DecisionRequest, Reassignment, Requires, SignalRequest, TaskDecision};
 use gantry_proto::WorkflowId;
 use gantry_proto::limits::{CHANGES_BYTES_MAX, COMMENT_BYTES_MAX, SIGNAL_BYTES_MAX};
 use http::StatusCode;
@@ -10,7 +10,9 @@ use http::StatusCode;
 use super::json;
 use crate::call::GuardedCall;
 use crate::dto::CancelAnswer;
-use crate::dto::decisions::{CommentBody, DecisionAnswer, PauseBody, ResolveBody, RetryBody, SignalAnswer, SignalBody};
+use crate::dto::decisions::{
+    AssessBody, CommentBody, DecisionAnswer, PauseBody, ReassignBody, ResolveBody, RetryBody, SignalAnswer, SignalBody,
+};
 use crate::problem::Problem;
 
 /// Escapes make a text up to six times longer in JSON; what is within comes under its own limit.
@@ -75,6 +77,31 @@ pub(crate) async fn approve(call: GuardedCall) -> Result<Response, Problem> {
 
 pub(crate) async fn reject(call: GuardedCall) -> Result<Response, Problem> {
     plain(call, TaskDecision::Reject).await
+}
+
+pub(crate) async fn accept(mut call: GuardedCall) -> Result<Response, Problem> {
+    let body: AssessBody = call.call.json_or_default(DECISION_BODY_BYTES_MAX).await?;
+    decide(call, TaskDecision::Accept { round: body.round }, body.comment).await
+}
+
+pub(crate) async fn rework(mut call: GuardedCall) -> Result<Response, Problem> {
+    let body: AssessBody = call.call.json_or_default(DECISION_BODY_BYTES_MAX).await?;
+    decide(call, TaskDecision::Rework { round: body.round }, body.comment).await
+}
+
+pub(crate) async fn reassign(mut call: GuardedCall) -> Result<Response, Problem> {
+    let body: ReassignBody = call.call.json_or_default(DECISION_BODY_BYTES_MAX).await?;
+    let to = Reassignment {
+        node: body.node,
+        away: body.away,
+        requires: body.requires.map(|requires| Requires {
+            capabilities: requires.capabilities,
+            labels: requires.labels.into_iter().collect(),
+            arch: requires.arch,
+        }),
+        restart: body.restart,
+    };
+    decide(call, TaskDecision::Reassign(to), body.comment).await
 }
 
 pub(crate) async fn skip(call: GuardedCall) -> Result<Response, Problem> {

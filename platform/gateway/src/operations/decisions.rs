@@ -4,14 +4,19 @@ use gantry_directory::{Resource as R, Verb as V};
 use http::Method;
 
 use crate::dto::CancelAnswer;
-use crate::dto::decisions::{CommentBody, DecisionAnswer, PauseBody, ResolveBody, RetryBody, SignalAnswer, SignalBody};
+use crate::dto::decisions::{
+    AssessBody, CommentBody, DecisionAnswer, PauseBody, ReassignBody, ResolveBody, RetryBody, SignalAnswer, SignalBody,
+};
 use crate::handlers::decisions;
 use crate::operation::Content::Json;
 use crate::operation::Operation;
 use crate::schema::of;
 
+const TASK: &str = "/api/v1/workflows/{id}/tasks/{task}";
+
 pub(super) fn operations() -> Vec<Operation> {
     let mut all = of_workflows();
+    all.extend(judgements());
     all.extend(of_tasks());
     all
 }
@@ -54,8 +59,8 @@ fn of_workflows() -> Vec<Operation> {
     ]
 }
 
-fn of_tasks() -> Vec<Operation> {
-    const TASK: &str = "/api/v1/workflows/{id}/tasks/{task}";
+/// Answers to what a task asks, and to its result.
+fn judgements() -> Vec<Operation> {
     vec![
         Operation::guarded(
             Method::POST,
@@ -73,11 +78,49 @@ fn of_tasks() -> Vec<Operation> {
             TASK,
             "reject_task",
             (R::Workflow, V::Decide),
-            "Reject what a task asks: it fails",
+            "Reject what a task asks, or its result: it fails",
             decisions::reject,
         )
         .action("reject")
         .optional_body(Json(of::<CommentBody>()))
+        .returns(200, &[Json(of::<DecisionAnswer>())]),
+        Operation::guarded(
+            Method::POST,
+            TASK,
+            "accept_task",
+            (R::Workflow, V::Decide),
+            "Accept the result of a task: it completes",
+            decisions::accept,
+        )
+        .action("accept")
+        .optional_body(Json(of::<AssessBody>()))
+        .returns(200, &[Json(of::<DecisionAnswer>())]),
+        Operation::guarded(
+            Method::POST,
+            TASK,
+            "rework_task",
+            (R::Workflow, V::Decide),
+            "Have the result of a task made again, with the comment as feedback",
+            decisions::rework,
+        )
+        .action("rework")
+        .body(Json(of::<AssessBody>()))
+        .returns(200, &[Json(of::<DecisionAnswer>())]),
+    ]
+}
+
+fn of_tasks() -> Vec<Operation> {
+    vec![
+        Operation::guarded(
+            Method::POST,
+            TASK,
+            "reassign_task",
+            (R::Workflow, V::Decide),
+            "Let a task of steps run on another node; what runs is ended, and runs there",
+            decisions::reassign,
+        )
+        .action("reassign")
+        .optional_body(Json(of::<ReassignBody>()))
         .returns(200, &[Json(of::<DecisionAnswer>())]),
         Operation::guarded(
             Method::POST,

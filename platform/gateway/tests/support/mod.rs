@@ -126,6 +126,11 @@ impl Script {
             artifacts: vec![artifact],
         };
         let task = TaskView {
+            handles: None,
+            round: 0,
+            feedback: None,
+            assigned_to: None,
+            excluded: Vec::new(),
             id: self.task,
             name: "build".into(),
             state: TaskState::InProgress,
@@ -153,6 +158,7 @@ impl Script {
             steps: vec![step],
         };
         WorkflowView {
+            ending: None,
             summary: WorkflowSummary {
                 id: self.workflow,
                 name: "demo".into(),

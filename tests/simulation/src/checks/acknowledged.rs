@@ -6,7 +6,7 @@ use gantry_engine::api::{StepState, WorkflowState};
 use gantry_engine::core::rows::TaskRow;
 use gantry_engine::processor::load::workflow_rows;
 use gantry_proto::WorkflowId;
-use gantry_proto::v1::{Assignee, EndCause, StepResult};
+use gantry_proto::v1::{Assignee, EndCause, StepResult, WorkflowEnd};
 
 use super::Check;
 use crate::disk::Disk;
@@ -90,8 +90,15 @@ impl Check for Acknowledged {
             }
         }
         for id in &self.cancelled {
-            let state = facts.ended.get(id).map(|ended| ended.row.state());
-            if state != Some(WorkflowState::Cancelled) {
+            let row = facts.ended.get(id).map(|ended| &ended.row);
+            let state = row.map(gantry_engine::core::rows::WorkflowRow::state);
+            // One whose failure was decided has failed; only what handled that is ended.
+            let had_failed = row.is_some_and(|row| {
+                row.ending
+                    .as_ref()
+                    .is_some_and(|ending| ending.end() == WorkflowEnd::Failed)
+            });
+            if state != Some(WorkflowState::Cancelled) && !had_failed {
                 return Err(format!(
                     "the cancellation of {id} was acknowledged, and it is {state:?}"
                 ));

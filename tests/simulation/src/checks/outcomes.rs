@@ -13,10 +13,17 @@ use crate::oracle::{Facts, Seen, Verdict};
 
 #[derive(Default)]
 pub(crate) struct Outcomes {
-    /// Completed steps: by which attempt, in which record.
-    completed: BTreeMap<(TaskId, u32), (u32, u64)>,
+    /// Completed steps, each in its round: by which attempt, in which record.
+    completed: BTreeMap<(TaskId, u32, u32), (u32, u64)>,
     /// Ended attempts.
     ended: BTreeMap<(TaskId, u32, u32, u64), i32>,
+}
+
+/// The round of its task that a record is about.
+fn round(seen: &Seen<'_>, id: TaskId) -> u32 {
+    let workflow = seen.place.workflow;
+    let task = workflow.and_then(|workflow| seen.state.task(seen.state.find(workflow, id)?));
+    task.map_or(0, |task| task.row.round)
 }
 
 impl Check for Outcomes {
@@ -27,7 +34,7 @@ impl Check for Outcomes {
     fn before(&mut self, seen: &Seen<'_>) -> Verdict {
         match seen.kind {
             Kind::StepAssigned(event) => {
-                if let Some((attempt, _)) = self.completed.get(&(event.task, event.step)) {
+                if let Some((attempt, _)) = self.completed.get(&(event.task, event.step, round(seen, event.task))) {
                     return Err(format!(
                         "step {} of {} was completed by attempt {attempt} and is assigned again",
                         event.step, event.task
@@ -35,7 +42,7 @@ impl Check for Outcomes {
                 }
             }
             Kind::StepEnded(event) if event.attempt > 0 => {
-                let step = (event.task, event.step);
+                let step = (event.task, event.step, round(seen, event.task));
                 if let Some((attempt, _)) = self.completed.get(&step) {
                     return Err(format!(
                         "step {step:?} was completed by attempt {attempt} and ends again: {event:?}"
@@ -61,7 +68,7 @@ impl Check for Outcomes {
                 .map_err(|error| error.to_string())?;
             for task in rows.into_iter().flat_map(|rows| rows.tasks) {
                 for (index, step) in (0u32..).zip(&task.row.steps) {
-                    let Some((attempt, seq)) = self.completed.get(&(task.row.id, index)) else {
+                    let Some((attempt, seq)) = self.completed.get(&(task.row.id, index, task.row.round)) else {
                         continue;
                     };
                     let last = step.attempts.last().map(|last| last.attempt);

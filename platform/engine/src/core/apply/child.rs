@@ -5,9 +5,10 @@ use std::sync::Arc;
 use gantry_proto::v1::{self, ChildEnd, Payload, WaitKind};
 
 use super::step::result_body;
-use super::task::task;
+use super::task::{task, waited};
 use super::{ApplyError, Place, end};
 use crate::core::state::PartitionState;
+use crate::lifecycle::task::TaskState;
 
 pub(super) fn child_requested(
     state: &mut PartitionState,
@@ -15,13 +16,17 @@ pub(super) fn child_requested(
     event: &v1::ChildRequested,
     payload: Option<&Payload>,
 ) -> Result<(), ApplyError> {
-    let (_, task) = task(state, place, event.task)?;
-    if !task.row.is_unbegun() {
+    let (reference, found) = task(state, place, event.task)?;
+    let backs_off = found.row.wait_kind == Some(WaitKind::RetryBackoff.into());
+    if !(found.row.is_unbegun() || found.row.state() == TaskState::Pending && backs_off) {
         return Err(ApplyError::Contradiction {
             seq: place.seq,
             what: "a child is asked for twice, or by a task that does not wait",
         });
     }
+    waited(state, reference);
+    let (_, task) = task(state, place, event.task)?;
+    task.row.children += 1;
     task.row.child = Some(event.child);
     task.row.ready_at_ms.get_or_insert(place.at_ms);
     task.row.started_at_ms.get_or_insert(place.at_ms);
@@ -49,6 +54,9 @@ pub(super) fn child_ended(
         });
     }
     task.row.wait_kind = None;
+    if how == ChildEnd::Failed {
+        task.row.child_failures += 1;
+    }
     if how == ChildEnd::Completed {
         task.row.result_seq = Some(place.seq);
         task.result = payload.map(|payload| Arc::new(result_body(payload)));

@@ -4,6 +4,7 @@ mod bulk;
 mod carry;
 mod child;
 mod decision;
+mod ending;
 mod items;
 mod keep;
 mod limit;
@@ -117,6 +118,7 @@ pub fn apply(
             workflow.row.cancel_grace_ms = Some(event.grace_ms);
             Ok(())
         }
+        Kind::WorkflowEnding(event) => ending::workflow_ending(state, place, event, payload),
         Kind::WorkflowEnded(event) => workflow_ended(state, place, event),
         Kind::TaskReadied(event) => task_readied(state, place, event.task),
         Kind::TaskClaimed(event) => task_claimed(state, place, event),

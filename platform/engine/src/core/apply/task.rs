@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gantry_proto::v1::{self, LeaseEnd, Payload, TaskEnd};
 use gantry_proto::{NodeId, TaskId};
 
+use super::decision::restarted;
 use super::step::result_body;
 use super::workflow::workflow;
 use super::{ApplyError, Place, end};
@@ -46,6 +47,7 @@ pub(super) fn task_readied(state: &mut PartitionState, place: Place, id: TaskId)
             what: "a leased task becomes ready",
         });
     }
+    restarted(task, place, None);
     let by = if task.row.state() == TaskState::Pending {
         TaskTrigger::Readied
     } else {
@@ -130,6 +132,7 @@ pub(super) fn task_waiting(
     }
     let by = match event.kind() {
         v1::WaitKind::Approval => TaskTrigger::ApprovalAsked,
+        v1::WaitKind::Assessment => TaskTrigger::OutputReported,
         _ => TaskTrigger::Waited,
     };
     if task.row.state() == TaskState::Pending {
@@ -180,6 +183,9 @@ pub(super) fn task_ended(
     if event.outputs() {
         task.row.result_seq = Some(place.seq);
         task.result = payload.map(|payload| Arc::new(result_body(payload)));
+    }
+    if by == TaskTrigger::Failed {
+        task.failure = payload.and_then(|payload| payload.message.as_deref()).map(Arc::from);
     }
     for step in &mut task.row.steps {
         match step.state() {

@@ -103,6 +103,7 @@ pub(super) fn seeded(seed: &v1::TaskSeed, index: u32) -> Task {
         ..TaskRow::default()
     };
     row.set_state(TaskState::Pending);
+    row.handles = seed.handles;
     row.steps = vec![StepRow::default(); seed.steps as usize];
     row.steps.iter_mut().for_each(|step| step.set_state(StepState::Pending));
     Task::of(row)

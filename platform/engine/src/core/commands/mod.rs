@@ -14,6 +14,7 @@ mod node_health;
 mod node_register;
 mod pause;
 mod pause_scope;
+mod reassign;
 mod receive;
 mod reconcile;
 mod run_steps;

@@ -100,6 +100,7 @@ impl Resume {
                 decision: Decision::Retry.into(),
                 by: self.by,
                 changed: None,
+                ..v1::TaskDecided::default()
             };
             batch.record(self.workflow, Kind::TaskDecided(event), None)?;
             batch.start(task)?;

@@ -5,8 +5,8 @@ use gantry_proto::v1::{self, Decision, Payload, TaskEnd, WaitKind};
 use gantry_proto::{ErrorCode, PrincipalId, TenantId, WorkflowId, limits};
 use serde_json::Value;
 
-use super::{Outcome, Rejection, Reply};
-use crate::api::TaskDecision;
+use super::{Outcome, Rejection, Reply, reassign};
+use crate::api::{Reassignment, TaskDecision};
 use crate::core::body::Changes;
 use crate::core::decide::{Batching, Inputs};
 use crate::core::flow::{RESOLVED, SKIPPED, approved};
@@ -14,7 +14,7 @@ use crate::core::rows::TaskRow;
 use crate::core::state::{TaskRef, Workflow};
 use crate::lifecycle::task::TaskState;
 use crate::spec;
-use crate::spec::definition::{DeciderScope, DecidersDef, TaskKind};
+use crate::spec::definition::{AssessmentDef, DeciderScope, DecidersDef, TaskKind};
 
 /// What a person decides on a task.
 #[derive(Debug, Clone)]
@@ -40,6 +40,9 @@ pub(crate) const fn kind_of(decision: &TaskDecision) -> Decision {
     match decision {
         TaskDecision::Approve => Decision::Approve,
         TaskDecision::Reject => Decision::Reject,
+        TaskDecision::Accept { .. } => Decision::Accept,
+        TaskDecision::Rework { .. } => Decision::Rework,
+        TaskDecision::Reassign(_) => Decision::Reassign,
         TaskDecision::Retry { .. } => Decision::Retry,
         TaskDecision::Skip => Decision::Skip,
         TaskDecision::Resolve { .. } => Decision::Resolve,
@@ -48,9 +51,18 @@ pub(crate) const fn kind_of(decision: &TaskDecision) -> Decision {
 }
 
 /// Who may decide on a task at all.
-fn deciders(workflow: &Workflow, position: usize) -> Option<&DecidersDef> {
-    match &workflow.definition(position)?.1.kind {
-        TaskKind::Approval(approval) => Some(&approval.by),
+fn deciders(workflow: &Workflow, position: usize, decision: Decision) -> Option<&DecidersDef> {
+    let definition = workflow.definition(position)?.1;
+    match (&definition.kind, &definition.assess) {
+        (TaskKind::Approval(approval), _) => Some(&approval.by),
+        // Another try of work that is not done is no way round its assessment.
+        (TaskKind::Steps, Some(_))
+            if matches!(decision, Decision::Retry | Decision::Reassign)
+                && !workflow.tasks.get(position)?.row.is_done() =>
+        {
+            None
+        }
+        (TaskKind::Steps, Some(assess)) => Some(&assess.by),
         _ => None,
     }
 }
@@ -69,10 +81,22 @@ fn backs_off(row: &TaskRow) -> bool {
 fn legal(row: &TaskRow, decision: Decision) -> bool {
     let state = row.state();
     match decision {
-        Decision::Approve | Decision::Reject => state == TaskState::AwaitingApproval,
+        Decision::Approve => state == TaskState::AwaitingApproval,
+        Decision::Reject => matches!(state, TaskState::AwaitingApproval | TaskState::OutputPendingAssessment),
+        Decision::Accept => {
+            state == TaskState::OutputPendingAssessment || (state == TaskState::Escalated && row.is_done())
+        }
+        // What has not begun, or not come to an end.
+        Decision::Reassign => {
+            let steps = !row.steps.is_empty() && row.component.is_none();
+            let runs = matches!(state, TaskState::Ready | TaskState::Claimed | TaskState::InProgress);
+            steps && (runs || row.is_unbegun() || backs_off(row))
+        }
+        Decision::Rework => state == TaskState::OutputPendingAssessment,
         Decision::Retry => state == TaskState::Escalated || backs_off(row),
         Decision::Resolve => state == TaskState::Escalated || row.wait_kind == Some(WaitKind::Exhausted.into()),
         // What waits for a child or for items ends with them.
+        Decision::Fail if state == TaskState::OutputPendingAssessment => true,
         Decision::Skip | Decision::Fail => {
             let others = row.open_child().is_some() || row.fan_seq.is_some();
             let states = [
@@ -91,6 +115,9 @@ fn possible(row: &TaskRow) -> String {
     let all = [
         (Decision::Approve, "approve"),
         (Decision::Reject, "reject"),
+        (Decision::Accept, "accept"),
+        (Decision::Rework, "rework"),
+        (Decision::Reassign, "reassign"),
         (Decision::Retry, "retry"),
         (Decision::Skip, "skip"),
         (Decision::Resolve, "resolve"),
@@ -107,7 +134,7 @@ fn possible(row: &TaskRow) -> String {
     }
 }
 
-fn refused(code: ErrorCode, message: impl Into<String>) -> Rejection {
+pub(super) fn refused(code: ErrorCode, message: impl Into<String>) -> Rejection {
     Rejection::Refused {
         code,
         message: message.into(),
@@ -124,15 +151,37 @@ impl TaskDecide {
         let Some(row) = batch.state.task(task).map(|task| &task.row) else {
             return Ok(Err(Rejection::NotFound));
         };
+        // Said again, it is what was said.
+        let said = row.decision.as_ref().is_some_and(|made| made.decision() == decision);
+        if let TaskDecision::Accept { round: Some(round) } | TaskDecision::Rework { round: Some(round) } = self.decision
+            && round != row.round
+        {
+            if said && round + 1 == row.round {
+                return Ok(Ok(Reply::Task(row.state())));
+            }
+            let message = format!(
+                "it is about round {round} of task `{}`, which is in round {}; look at its result first",
+                row.name, row.round
+            );
+            return Ok(Err(refused(ErrorCode::Conflict, message)));
+        }
         if !legal(row, decision) {
-            // Said again, it is what was said.
-            let said = row.decision.as_ref().is_some_and(|made| made.decision() == decision);
             if said {
                 return Ok(Ok(Reply::Task(row.state())));
             }
             let message = format!("task `{}` is {}; {}", row.name, row.state(), possible(row));
             return Ok(Err(refused(ErrorCode::Conflict, message)));
         }
+        let feedback = self.comment.as_ref().is_some_and(|comment| !comment.trim().is_empty());
+        if decision == Decision::Rework && !feedback {
+            let message = "a rework needs a comment: what is to be done otherwise".to_owned();
+            return Ok(Err(refused(ErrorCode::InvalidRequest, message)));
+        }
+        let over = decision == Decision::Rework
+            && self
+                .assessment(batch, task)
+                .is_none_or(|assess| row.reworks >= assess.reworks_max);
+        let assessed = row.state() == TaskState::OutputPendingAssessment;
         let changes = match self.changes(batch, task) {
             Ok(changes) => changes,
             Err(rejection) => return Ok(Err(rejection)),
@@ -142,6 +191,15 @@ impl TaskDecide {
             decision: decision.into(),
             by: self.by,
             changed: changes.is_some().then_some(true),
+            over: over.then_some(true),
+            ..v1::TaskDecided::default()
+        };
+        let event = match &self.decision {
+            TaskDecision::Reassign(to) => match reassign::event(batch, task, to, event) {
+                Ok(event) => event,
+                Err(rejection) => return Ok(Err(rejection)),
+            },
+            _ => event,
         };
         let payload = Payload {
             message: self.comment.clone(),
@@ -150,7 +208,10 @@ impl TaskDecide {
         };
         let payload = (payload != Payload::default()).then_some(payload);
         batch.record(task.0, Kind::TaskDecided(event), payload)?;
-        self.follow(batch, task)?;
+        match self.assessment(batch, task).filter(|_| over) {
+            Some(assess) => batch.reworks_exhausted(task, &assess, self.comment.as_deref().unwrap_or_default())?,
+            None => self.follow(batch, task, assessed)?,
+        }
         batch.settle(task.0)?;
         let state = batch.state.task(task).map(|task| task.row.state());
         Ok(state.map(Reply::Task).ok_or(Rejection::NotFound))
@@ -163,7 +224,8 @@ impl TaskDecide {
         let named = |row: &TaskRow| row.name == self.task || row.id.to_string() == self.task;
         let position = workflow.tasks.iter().position(|task| named(&task.row));
         let position = position.ok_or(Rejection::NotFound)?;
-        if let Some(by) = deciders(workflow, position).filter(|by| **by != DecidersDef::default()) {
+        let by = deciders(workflow, position, kind_of(&self.decision));
+        if let Some(by) = by.filter(|by| **by != DecidersDef::default()) {
             let key = self.by.to_string();
             if !by.scopes.contains(&self.scope) && !by.keys.contains(&key) {
                 let message = format!("the definition does not let {key} decide on task `{}`", self.task);
@@ -173,10 +235,18 @@ impl TaskDecide {
         Ok((self.workflow, workflow.tasks[position].row.index))
     }
 
+    /// How the task's result is judged.
+    fn assessment(&self, batch: &Batching<'_>, task: TaskRef) -> Option<AssessmentDef> {
+        let workflow = batch.workflow(task.0)?;
+        workflow.definition(task.1 as usize)?.1.assess.clone()
+    }
+
     /// Changed input as it is journaled, checked.
     fn changes(&self, batch: &Batching<'_>, task: TaskRef) -> Result<Option<Vec<u8>>, Rejection> {
-        let TaskDecision::Retry { env, params } = &self.decision else {
-            return Ok(None);
+        let (env, params) = match &self.decision {
+            TaskDecision::Retry { env, params } => (env, params),
+            TaskDecision::Reassign(to) => return self.changed_requires(batch, task, to),
+            _ => return Ok(None),
         };
         if env.is_empty() && params.is_empty() {
             return Ok(None);
@@ -201,20 +271,27 @@ impl TaskDecide {
         let mut changes: Changes = before.cloned().unwrap_or_default();
         changes.env.extend(env.clone());
         changes.params.extend(params.clone());
-        let json =
-            serde_json::to_vec(&changes).map_err(|error| refused(ErrorCode::InvalidRequest, error.to_string()))?;
-        if json.len() > limits::CHANGES_BYTES_MAX {
-            let message = format!(
-                "the changed input has {} bytes; the limit is {}",
-                json.len(),
-                limits::CHANGES_BYTES_MAX
-            );
-            return Err(refused(ErrorCode::TooLarge, message));
-        }
-        Ok(Some(json))
+        journaled(&changes).map(Some)
     }
 
-    fn follow(&self, batch: &mut Batching<'_>, task: TaskRef) -> Result<(), crate::core::ApplyError> {
+    /// What a node must offer from now on, as it is journaled.
+    fn changed_requires(
+        &self,
+        batch: &Batching<'_>,
+        task: TaskRef,
+        to: &Reassignment,
+    ) -> Result<Option<Vec<u8>>, Rejection> {
+        let before = batch.state.task(task).and_then(|task| task.changes.as_deref());
+        let mut changes: Changes = before.cloned().unwrap_or_default();
+        if changes.requires == to.requires {
+            return Ok(None);
+        }
+        changes.requires.clone_from(&to.requires);
+        journaled(&changes).map(Some)
+    }
+
+    /// `assessed`: its result was there to be judged.
+    fn follow(&self, batch: &mut Batching<'_>, task: TaskRef, assessed: bool) -> Result<(), crate::core::ApplyError> {
         let fail = |batch: &mut Batching<'_>, code: ErrorCode, what: &str| {
             let why = self.comment.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             let message = Payload {
@@ -228,13 +305,31 @@ impl TaskDecide {
                 let outputs = approved(&self.by.to_string(), self.comment.as_deref());
                 batch.complete(task, None, Some(&outputs))
             }
+            TaskDecision::Accept { .. } => batch.complete(task, None, None),
+            TaskDecision::Rework { .. } => batch.start(task),
+            TaskDecision::Reject if assessed => fail(batch, ErrorCode::AssessmentRejected, "rejected"),
             TaskDecision::Reject => fail(batch, ErrorCode::ApprovalRejected, "rejected"),
+            TaskDecision::Reassign(_) => reassign::follow(batch, task),
             TaskDecision::Retry { .. } => batch.start(task),
             TaskDecision::Skip => batch.complete(task, Some(SKIPPED), None),
             TaskDecision::Resolve { outputs } => batch.complete(task, Some(RESOLVED), Some(outputs)),
             TaskDecision::Fail => fail(batch, ErrorCode::FailedOnRequest, "failed"),
         }
     }
+}
+
+/// Changed input for the sealed side of a record.
+fn journaled(changes: &Changes) -> Result<Vec<u8>, Rejection> {
+    let json = serde_json::to_vec(changes).map_err(|error| refused(ErrorCode::InvalidRequest, error.to_string()))?;
+    if json.len() > limits::CHANGES_BYTES_MAX {
+        let message = format!(
+            "the changed input has {} bytes; the limit is {}",
+            json.len(),
+            limits::CHANGES_BYTES_MAX
+        );
+        return Err(refused(ErrorCode::TooLarge, message));
+    }
+    Ok(json)
 }
 
 /// Whether a decision that comes after a workflow's end was made before it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, Label, Lineage, Payload, PlaybookRef, ScheduleRun};
+use gantry_proto::v1::{self, Label, Lineage, Payload, PlaybookRef, ScheduleRun, WorkflowEnd};
 use gantry_proto::{PrincipalId, TaskId, TenantId, WorkflowId};
 
 use crate::core::apply::ApplyError;
@@ -56,6 +56,7 @@ impl Batching<'_> {
                 .code()
                 .filter(|_| task.for_each.is_none())
                 .map(|code| code.component.clone()),
+            handles: task.handles.map(|end| WorkflowEnd::from(end).into()),
         });
         let event = v1::WorkflowSubmitted {
             name: body.definition.name.clone(),

@@ -52,6 +52,7 @@ impl Batching<'_> {
         let first = found.map_or(0, |workflow| workflow.tasks.len());
         let partition = self.state.partition;
         let seeds = (0u32..).take(count).map(|index| v1::TaskSeed {
+            handles: None,
             task: TaskId::derive(
                 self.now_ms,
                 partition,

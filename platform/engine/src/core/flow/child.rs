@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, ChildEnd, Lineage, Payload, TaskEnd, WorkflowEnd, letter};
+use gantry_proto::v1::{self, ChildEnd, Lineage, Payload, TaskEnd, WaitKind, WorkflowEnd, letter};
 use gantry_proto::{ErrorCode, PartitionId, TenantId, WorkflowId, limits};
 use serde_json::{Map, Value, json};
 
 use super::birth::Birth;
+use super::retry::next_child;
 use super::said;
 use super::stop::ending_code;
 use crate::core::apply::ApplyError;
@@ -212,11 +213,33 @@ impl Batching<'_> {
                     "was cancelled"
                 };
                 let reason = message.map_or_else(String::new, |message| format!(": {message}"));
-                let why = said(format!("its child workflow {child} {word}{reason}"));
-                self.end_task(task, TaskEnd::Failed, Some(ErrorCode::ChildFailed.as_str()), why)?;
+                let why = format!("its child workflow {child} {word}{reason}");
+                self.child_failed(task, end, why)?;
             }
         }
         self.settle(task.0)
+    }
+
+    /// A child did not complete. One that failed may be followed by another one; one that was cancelled was not wanted.
+    fn child_failed(&mut self, task: TaskRef, end: ChildEnd, why: String) -> Result<(), ApplyError> {
+        let workflow = self.workflow(task.0);
+        let row = self.state.task(task).map(|task| &task.row);
+        let definition = workflow.and_then(|workflow| workflow.definition(task.1 as usize));
+        let retry = match definition.map(|(_, definition)| &definition.kind) {
+            Some(TaskKind::Workflow(child)) => child.retry.as_ref(),
+            _ => None,
+        };
+        let code = ErrorCode::ChildFailed;
+        match (retry, row) {
+            (Some(retry), Some(row)) if end == ChildEnd::Failed => match next_child(retry, row, self.now_ms) {
+                Some(pause_ms) => {
+                    let until_ms = Some(self.now_ms.saturating_add(pause_ms));
+                    self.wait_until(task, WaitKind::RetryBackoff, until_ms, said(why))
+                }
+                None => self.exhausted(task, retry.exhausted, Some(code.as_str()), why),
+            },
+            _ => self.end_task(task, TaskEnd::Failed, Some(code.as_str()), said(why)),
+        }
     }
 
     /// Asks the child of a task to end. The task ends when the child has.
@@ -287,7 +310,7 @@ fn wanted(state: &PartitionState, now_ms: u64, task: TaskRef) -> Result<Wanted, 
         row.id.as_bytes(),
         state.settings.partitions,
     );
-    let attempt = row.attempt.to_be_bytes();
+    let attempt = row.children.to_be_bytes();
     let id = WorkflowId::derive(now_ms, partition, &[task.0.as_bytes(), row.id.as_bytes(), &attempt]);
     Ok(Wanted {
         start: v1::ChildStart {

@@ -55,8 +55,10 @@ impl Batching<'_> {
     /// A workflow was not done in time.
     pub(in crate::core) fn workflow_overdue(&mut self, id: WorkflowId) -> Result<(), ApplyError> {
         self.record(id, Kind::DeadlinePassed(v1::DeadlinePassed { task: None }), None)?;
-        let tasks = self.workflow(id).map_or(0, |workflow| workflow.tasks.len());
-        for index in 0..u32::try_from(tasks).unwrap_or(u32::MAX) {
+        let tasks = self.workflow(id).map_or(&[][..], |workflow| &workflow.tasks).iter();
+        let tasks = tasks.filter(|task| task.row.handles.is_none());
+        let tasks: Vec<u32> = tasks.map(|task| task.row.index).collect();
+        for index in tasks {
             let why = Some("the workflow was not done by its deadline".to_owned());
             self.stop_task((id, index), None, ErrorCode::DeadlineExceeded, why)?;
         }

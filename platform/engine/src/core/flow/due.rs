@@ -16,8 +16,14 @@ impl Batching<'_> {
         let kind = kind.and_then(|kind| WaitKind::try_from(kind).ok());
         let workflow = self.workflow(task.0);
         let definition = workflow.and_then(|workflow| workflow.definition(task.1 as usize));
+        let assess = definition.and_then(|(_, definition)| definition.assess.clone());
         let what = definition.map(|(_, definition)| definition.kind.clone());
         match (kind, what) {
+            // Another child is started.
+            (Some(WaitKind::RetryBackoff), Some(TaskKind::Workflow(_))) => {
+                self.start(task)?;
+                self.settle(task.0)
+            }
             (None | Some(WaitKind::RetryBackoff | WaitKind::NodeRefused | WaitKind::Infrastructure), _) => {
                 self.readied(task)
             }
@@ -37,6 +43,12 @@ impl Batching<'_> {
             }
             (Some(WaitKind::Approval), Some(TaskKind::Approval(approval))) => {
                 self.approval_overdue(task, &approval)?;
+                self.settle(task.0)
+            }
+            (Some(WaitKind::Assessment), _) if assess.is_some() => {
+                if let Some(assess) = assess {
+                    self.assessment_overdue(task, &assess)?;
+                }
                 self.settle(task.0)
             }
             (Some(_), _) => {

@@ -49,6 +49,7 @@ impl Batching<'_> {
             name: format!("{name}[{index}]"),
             steps,
             component: component.clone(),
+            handles: None,
         });
         let event = v1::TaskFannedOut {
             task: self.task_id(task),

@@ -1,12 +1,14 @@
 //! What follows from what: after a step, a task or a lease ended. Every command that ends something goes through here.
 
 mod approval;
+mod assess;
 mod begin;
 mod birth;
 mod carry;
 mod child;
 mod deadline;
 mod due;
+mod ending;
 mod items;
 mod limit;
 mod limit_owner;
@@ -26,6 +28,7 @@ use serde_json::{Map, Value};
 pub(in crate::core) use approval::approved;
 pub(crate) use begin::{RESOLVED, SKIPPED};
 pub(in crate::core) use birth::Birth;
+pub(in crate::core) use ending::failure;
 pub(crate) use limit::limit_key;
 pub(in crate::core) use signal::awaited;
 pub(crate) use step::describe;

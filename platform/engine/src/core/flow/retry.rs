@@ -88,6 +88,18 @@ pub(super) fn next_pause(retry: &RetryDef, row: &TaskRow, index: usize, step: &S
     retry.max_age_ms.is_none_or(|most| age_ms <= most).then_some(pause)
 }
 
+/// The pause before another child of a task is started; none when there is none.
+pub(super) fn next_child(retry: &RetryDef, row: &TaskRow, now_ms: u64) -> Option<u64> {
+    let failed = row.child_failures;
+    if failed >= retry.rule.attempts {
+        return None;
+    }
+    let pause = backoff_ms(&retry.rule, failed, seed(row, 0, failed));
+    let begun_ms = row.started_at_ms.unwrap_or(now_ms);
+    let age_ms = now_ms.saturating_add(pause).saturating_sub(begun_ms);
+    retry.max_age_ms.is_none_or(|most| age_ms <= most).then_some(pause)
+}
+
 impl Batching<'_> {
     /// No attempt follows: the task fails, pauses its workflow, or is given to a person.
     pub(super) fn exhausted(
@@ -97,7 +109,10 @@ impl Batching<'_> {
         code: Option<&str>,
         why: String,
     ) -> Result<(), ApplyError> {
-        self.end_lease(task, LeaseEnd::Done, None)?;
+        let leased = self.state.task(task).is_some_and(|task| task.row.holder.is_some());
+        if leased {
+            self.end_lease(task, LeaseEnd::Done, None)?;
+        }
         match what {
             Exhausted::Fail => {
                 self.end_task(task, TaskEnd::Failed, code, said(why))?;

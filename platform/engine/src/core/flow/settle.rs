@@ -1,16 +1,9 @@
 //! What follows for the tasks of a workflow once one of them has ended.
 
-use std::collections::BTreeMap;
+use gantry_proto::{ErrorCode, WorkflowId};
 
-use gantry_proto::v1::event::Kind;
-use gantry_proto::v1::{self, WorkflowEnd};
-use gantry_proto::{ErrorCode, NodeId, TaskId, WorkflowId};
-
-use super::said;
-use crate::api::Order;
 use crate::core::apply::ApplyError;
 use crate::core::decide::Batching;
-use crate::core::plan;
 use crate::core::state::{Task, Workflow};
 use crate::lifecycle::task::TaskState;
 use crate::spec::definition::{FailurePolicy, RunOn};
@@ -40,68 +33,19 @@ impl Batching<'_> {
         let Some(workflow) = self.workflow(id) else {
             return Ok(());
         };
-        if workflow.row.is_ended() || workflow.tasks.iter().any(|task| !task.row.is_ended()) {
+        let open = |task: &Task| task.row.handles.is_none() && !task.row.is_ended();
+        if workflow.row.is_ended() || workflow.tasks.iter().any(open) {
             return Ok(());
         }
-        let failed = failed(workflow);
-        let (end, code, payload) = if workflow.row.cancel_by.is_some() {
-            (WorkflowEnd::Cancelled, Some(ErrorCode::WorkflowCancelled), None)
-        } else if workflow.row.deadline_passed {
-            (
-                WorkflowEnd::Failed,
-                Some(ErrorCode::DeadlineExceeded),
-                said("it was not done by its deadline"),
-            )
-        } else if let Some(code) = &workflow.row.limit_code {
-            let code = code.parse().unwrap_or(ErrorCode::LimitReached);
-            (WorkflowEnd::Failed, Some(code), said("a limit did not let it go on"))
-        } else if let Some(failed) = failed {
-            (
-                WorkflowEnd::Failed,
-                Some(ErrorCode::TaskFailed),
-                said(format!("task `{}` failed", failed.row.name)),
-            )
-        } else {
-            match plan::workflow_outputs(workflow) {
-                Ok(outputs) => (WorkflowEnd::Completed, None, outputs),
-                Err(fault) => (WorkflowEnd::Failed, Some(fault.code), said(fault.message)),
-            }
-        };
-        let event = v1::WorkflowEnded {
-            end: end.into(),
-            code: code.map(|code| code.as_str().to_owned()),
-        };
-        let mut holders: BTreeMap<NodeId, Vec<TaskId>> = BTreeMap::new();
-        for task in &workflow.tasks {
-            let mut nodes: Vec<NodeId> = task
-                .row
-                .steps
-                .iter()
-                .flat_map(|step| step.attempts.iter().map(|attempt| attempt.node))
-                .collect();
-            nodes.sort_unstable();
-            nodes.dedup();
-            for node in nodes {
-                holders.entry(node).or_default().push(task.row.id);
-            }
-        }
-        let schedule = workflow.row.schedule.clone();
-        self.release_limits((id, None))?;
-        self.record(id, Kind::WorkflowEnded(event), payload.clone())?;
-        self.report_end(id, end, code, payload)?;
-        if let Some(run) = schedule {
-            self.release_schedule(run.schedule)?;
-        }
-        self.orders
-            .extend(holders.into_iter().map(|(node, tasks)| Order::Release(node, tasks)));
-        Ok(())
+        self.conclude(id)
     }
 }
 
-/// The first task that failed. Whether failed items fail their task is said by that task.
-fn failed(workflow: &Workflow) -> Option<&Task> {
-    let mut tasks = workflow.tasks.iter();
-    tasks.find(|task| task.row.state() == TaskState::Failed && task.row.origin.is_none())
+/// The first task that failed. Whether failed items fail their task is said by that task; what handles a failure changes nothing about it.
+pub(super) fn failed(workflow: &Workflow) -> Option<&Task> {
+    let counts = |task: &&Task| task.row.origin.is_none() && task.row.handles.is_none();
+    let mut tasks = workflow.tasks.iter().filter(counts);
+    tasks.find(|task| task.row.state() == TaskState::Failed)
 }
 
 /// One thing that follows for a task that does not run.
@@ -117,8 +61,8 @@ fn next_consequence(workflow: &Workflow) -> Option<Consequence> {
     let stopping = body.definition.on_task_failure == FailurePolicy::Stop && failed.is_some();
     for (position, task) in workflow.tasks.iter().enumerate() {
         let row = &task.row;
-        // Items follow the task over a list that they are of.
-        if row.is_ended() || row.origin.is_some() {
+        // Items follow the task over a list that they are of; what handles the end follows the end.
+        if row.is_ended() || row.origin.is_some() || row.handles.is_some() {
             continue;
         }
         let (_, definition) = workflow.definition(position)?;

@@ -110,8 +110,7 @@ impl Batching<'_> {
         let code = ending_code(workflow);
         let Some((index, step)) = row.current() else {
             self.end_lease(task, LeaseEnd::Done, None)?;
-            self.end_task(task, TaskEnd::Completed, None, None)?;
-            return self.settle(task.0);
+            return self.steps_done(task, asked);
         };
         match asked {
             Some(StopFor::End) => {
@@ -126,11 +125,11 @@ impl Batching<'_> {
                 return self.settle(task.0);
             }
             // It ended on request, to run again later; one that failed by itself did fail.
-            Some(StopFor::Pause) if step.state() != StepState::Failed => {
+            Some(StopFor::Pause | StopFor::Reassign) if step.state() != StepState::Failed => {
                 self.end_lease(task, LeaseEnd::Cancelled, None)?;
                 return self.readied(task);
             }
-            Some(StopFor::Pause) | None => {}
+            Some(StopFor::Pause | StopFor::Reassign) | None => {}
         }
         let (lost, state) = (step.lost, step.state());
         let definition = workflow

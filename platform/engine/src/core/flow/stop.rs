@@ -69,12 +69,13 @@ impl Batching<'_> {
         // Asked again with another grace: the shorter one holds, and only a shorter one is news, or a stronger reason. The order goes out each time, since
         // an earlier one may have been lost on its way.
         let (grace_before, stop_before) = (row.cancel_grace_ms, row.stop_for);
-        let stronger = stop_before.is_none_or(|before| i32::from(stop_for) > before);
+        let before = stop_before.and_then(|before| StopFor::try_from(before).ok());
+        let stronger = before.is_none_or(|before| strength(stop_for) > strength(before));
         if grace_before.is_none_or(|before| grace_ms < before) || stronger {
             let event = v1::TaskCancelRequested {
                 task: row.id,
                 grace_ms: grace_before.map_or(grace_ms, |before| before.min(grace_ms)),
-                stop_for: Some(stop_before.map_or(stop_for.into(), |before| before.max(stop_for.into()))),
+                stop_for: Some(before.filter(|_| !stronger).unwrap_or(stop_for).into()),
             };
             self.record(task.0, Kind::TaskCancelRequested(event), None)?;
         }
@@ -94,8 +95,11 @@ impl Batching<'_> {
         };
         let grace_ms = grace_ms.map(|grace| grace.min(limits::STEP_TIMEOUT_MS_MAX));
         let tasks = u32::try_from(workflow.tasks.len()).unwrap_or(u32::MAX);
+        let ending = workflow.row.ending.is_some();
         let before = workflow.row.cancel_by.map(|_| workflow.row.cancel_grace_ms);
-        if before.is_none() || grace_ms.is_some_and(|grace| before.flatten().is_none_or(|before| grace < before)) {
+        let news =
+            before.is_none() || grace_ms.is_some_and(|grace| before.flatten().is_none_or(|before| grace < before));
+        if news {
             let event = v1::WorkflowCancelRequested {
                 by,
                 grace_ms: grace_ms.unwrap_or(limits::CANCEL_GRACE_MS_DEFAULT),
@@ -103,7 +107,13 @@ impl Batching<'_> {
             self.record(id, Kind::WorkflowCancelRequested(event), None)?;
         }
         for index in 0..tasks {
-            self.stop_task((id, index), grace_ms, ErrorCode::WorkflowCancelled, None)?;
+            let spared = self.state.task((id, index)).is_some_and(|task| {
+                // What handles the end is asked to end by a cancellation that is news, once it runs: one that is only said again must not cost the clean-up.
+                task.row.handles.is_some() && !(ending && (news || task.row.cancel_grace_ms.is_some()))
+            });
+            if !spared {
+                self.stop_task((id, index), grace_ms, ErrorCode::WorkflowCancelled, None)?;
+            }
         }
         self.settle(id)
     }
@@ -138,6 +148,17 @@ fn grace_of(workflow: &Workflow, task: TaskRef, step: usize) -> u64 {
     let definition = workflow.definition(task.1 as usize);
     let step = definition.and_then(|(_, task)| task.steps.get(step));
     step.map_or(limits::CANCEL_GRACE_MS_DEFAULT, |step| step.grace_ms)
+}
+
+/// Of several reasons to end a step the strongest one says what comes after it.
+const fn strength(stop_for: StopFor) -> u8 {
+    match stop_for {
+        StopFor::Pause => 0,
+        StopFor::Reassign => 1,
+        StopFor::Limit => 2,
+        StopFor::Deadline => 3,
+        StopFor::End => 4,
+    }
 }
 
 /// Why a task that was asked to end is ended.

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::names::Scope;
 use super::{Check, ENTRIES_MAX, join};
-use crate::spec::definition::{ChildDef, Definition, InputDef};
+use crate::spec::definition::{ChildDef, Definition, InputDef, RetryDef};
 use crate::spec::issues::{hint, pointer};
-use crate::spec::source::ChildSource;
+use crate::spec::source::{ChildSource, TaskSource};
 
 impl Check<'_> {
     pub(super) fn child(&mut self, path: &[String], source: &ChildSource, scope: &Scope<'_>) -> Option<ChildDef> {
@@ -17,6 +17,8 @@ impl Check<'_> {
             lines: std::mem::take(&mut self.lines),
             issues: Vec::new(),
             over_list: false,
+            handling: false,
+            assessed: false,
         };
         let definition = inner.workflow(&source.definition);
         let Check { lines, issues, .. } = inner;
@@ -45,7 +47,25 @@ impl Check<'_> {
             definition,
             parameters: source.parameters.clone(),
             detached: source.detached,
+            retry: None,
         })
+    }
+
+    /// What happens when the child of a task failed.
+    pub(super) fn child_retry(&mut self, path: &[String], source: &TaskSource) -> Option<RetryDef> {
+        let retry = source.retry.as_ref()?;
+        let place = join(path, "retry");
+        if source.workflow.as_ref().is_some_and(|child| child.detached) {
+            self.complain_key(&place, "nobody waits for a detached child, so it is not tried again");
+        }
+        let compiled = self.retry(&place, retry);
+        if !compiled.on.is_empty() || compiled.exit_codes.is_some() {
+            self.complain_key(
+                &join(&place, "on"),
+                "`on` tells failures of steps apart; a child workflow fails or does not",
+            );
+        }
+        Some(compiled)
     }
 
     fn child_parameters(&mut self, path: &[String], source: &ChildSource, child: &Definition, scope: &Scope<'_>) {

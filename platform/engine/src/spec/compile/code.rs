@@ -24,6 +24,7 @@ impl Check<'_> {
             self.complain(&join(path, "component"), message);
         }
         for (key, given) in [
+            ("assess", source.assess.is_some()),
             ("workspace", source.workspace.is_some()),
             ("inputs", !source.inputs.is_empty()),
             ("outputs", source.outputs.is_some()),

@@ -4,7 +4,7 @@ use gantry_proto::limits::{COMMENT_BYTES_MAX, DECIDERS_MAX, WAIT_MS_MAX};
 
 use super::names::Scope;
 use super::{Check, join};
-use crate::spec::definition::{ApprovalDef, CodeDef, DecidersDef, SignalDef, SleepDef, TaskKind};
+use crate::spec::definition::{ApprovalDef, ChildDef, CodeDef, DecidersDef, SignalDef, SleepDef, TaskKind};
 use crate::spec::scalars;
 use crate::spec::source::{SleepSource, TaskSource};
 use crate::spec::source_waits::{ApprovalSource, DecidersSource, SignalSource};
@@ -24,8 +24,9 @@ fn heads(source: &TaskSource) -> [(&'static str, bool); 7] {
 }
 
 /// Keys of a task that mean something for steps only, and whether they are given.
-fn of_steps(source: &TaskSource) -> [(&'static str, bool); 13] {
+fn of_steps(source: &TaskSource) -> [(&'static str, bool); 14] {
     [
+        ("assess", source.assess.is_some()),
         ("workspace", source.workspace.is_some()),
         ("inputs", !source.inputs.is_empty()),
         (
@@ -54,6 +55,10 @@ impl Check<'_> {
         let heads = heads(source);
         let given: Vec<&str> = heads.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect();
         let head = match given.as_slice() {
+            [] if self.handling => {
+                self.complain_key(path, format!("`{name}` has nothing to do; give it `run` or `steps`"));
+                return None;
+            }
             [] => {
                 let message = format!(
                     "task `{name}` has nothing to do; give it `run`, `steps`, `workflow`, `sleep`, `signal`, `approval` or `component`"
@@ -79,7 +84,8 @@ impl Check<'_> {
         let kind = match (&source.workflow, &source.sleep, &source.signal, &source.approval) {
             (Some(child), ..) => {
                 let child = self.child(&place, child, scope);
-                child.map(|child| TaskKind::Workflow(Box::new(child)))
+                let retry = self.child_retry(path, source);
+                child.map(|child| TaskKind::Workflow(Box::new(ChildDef { retry, ..child })))
             }
             (_, Some(sleep), ..) => self.sleep(&place, sleep, scope).map(TaskKind::Sleep),
             (_, _, Some(signal), _) => Some(TaskKind::Signal(self.signal(&place, signal))),
@@ -93,7 +99,9 @@ impl Check<'_> {
             }
             _ => return Some(TaskKind::Steps),
         };
-        for (field, _) in of_steps(source).iter().filter(|(_, given)| *given) {
+        let others = |field: &str| field != "retry" || head != "workflow";
+        let fields = of_steps(source);
+        for (field, _) in fields.iter().filter(|(field, given)| *given && others(field)) {
             let message = format!("`{field}` goes with steps; task `{name}` is a `{head}` and runs none");
             self.complain_key(&join(path, field), message);
         }

@@ -1,9 +1,11 @@
 //! From a document to a definition.
 
+mod assess;
 mod attributes;
 mod child;
 mod code;
 mod condition;
+mod handlers;
 mod items;
 mod kind;
 mod limits;
@@ -60,6 +62,8 @@ pub fn compile(source: &[u8]) -> Result<Compiled, Vec<Issue>> {
         lines: text.lines().collect(),
         issues: Vec::new(),
         over_list: false,
+        handling: false,
+        assessed: false,
     };
     let definition = check.workflow(&workflow);
     if !check.issues.is_empty() {
@@ -97,6 +101,10 @@ struct Check<'a> {
     issues: Vec<Issue>,
     /// The task at hand is one over a list: `item` is there.
     over_list: bool,
+    /// What is at hand runs before the workflow ends: `failure` is there.
+    handling: bool,
+    /// The task at hand is assessed: `rework` is there.
+    assessed: bool,
 }
 
 impl Check<'_> {
@@ -154,10 +162,12 @@ impl Check<'_> {
         let mut tasks: IndexMap<String, TaskDef> = IndexMap::with_capacity(source.tasks.len());
         for (name, task) in &source.tasks {
             let before = graph.before(name);
-            let compiled = self.task(name, task, &source.defaults, &parameter_names, &source.tasks, &before);
-            self.own_keys(&["tasks".to_owned(), name.clone()], &limits, &compiled.limits);
+            let path = ["tasks".to_owned(), name.clone()];
+            let compiled = self.task(&path, task, &source.defaults, &parameter_names, &source.tasks, &before);
+            self.own_keys(&path, &limits, &compiled.limits);
             tasks.insert(name.clone(), compiled);
         }
+        self.handlers(source, &parameter_names, &mut tasks);
         let outputs = self.outputs(source, &parameter_names);
         let attributes = self.attributes(source, &Scope::parameters(&parameter_names, &source.tasks));
         Definition {

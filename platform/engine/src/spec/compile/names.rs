@@ -127,6 +127,16 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Of what is said of a task whose steps are done.
+    pub(super) fn done(
+        parameters: &'a BTreeSet<&'a str>,
+        tasks: &'a IndexMap<String, TaskSource>,
+        before: &BTreeSet<&'a str>,
+        steps: &'a [String],
+    ) -> Self {
+        Self::step(parameters, tasks, before, steps, steps)
+    }
+
     fn roots(&self) -> Vec<&'static str> {
         let mut roots = vec!["params", "tasks", "workflow"];
         if self.in_task {
@@ -250,6 +260,17 @@ fn fixed(owner: &str, field: &str, fields: &[&str]) -> Option<String> {
 }
 
 impl Check<'_> {
+    /// What is wrong with reading this of what only some tasks have; `None` when it is not about that.
+    fn refuse_own(&self, path: &[String]) -> Option<Option<String>> {
+        let root = path.first()?.as_str();
+        let fields: &[&str] = match root {
+            "failure" if self.handling => &["code", "message", "task", "task_code"],
+            "rework" if self.assessed => &["round", "feedback"],
+            _ => return None,
+        };
+        Some(path.get(1).and_then(|field| fixed(root, field, fields)))
+    }
+
     /// Parses a template and checks what it reads.
     pub(super) fn template(&mut self, path: &[String], text: &str, scope: &Scope<'_>) {
         if !has_markup(text) {
@@ -270,7 +291,10 @@ impl Check<'_> {
                     if self.over_list && of_item {
                         continue;
                     }
-                    if let Some(message) = scope.refuse(&reference) {
+                    let refused = self
+                        .refuse_own(&reference.path)
+                        .unwrap_or_else(|| scope.refuse(&reference));
+                    if let Some(message) = refused {
                         let mark = self.place(path, text, reference.line, reference.column);
                         self.issues.push(at(message, path, mark));
                     }

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 
 use super::{Check, ENTRIES_MAX, join};
 use crate::spec::definition::{RetryClass, RetryDef, RetryRule};
-use crate::spec::source::{RetryFields, RetryOnSource, RetryRuleFields, RetryRuleSource, RetrySource};
+use crate::spec::retry_source::{RetryFields, RetryOnSource, RetryRuleFields, RetryRuleSource, RetrySource};
 
 const FACTOR_MAX: f64 = 100.0;
 

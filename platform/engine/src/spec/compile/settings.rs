@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 use super::names::Scope;
 use super::{Check, ENTRIES_MAX, Path, join};
 use crate::spec::definition::{ResourcesDef, RetryDef};
+use crate::spec::retry_source::RetrySource;
 use crate::spec::scalars;
 use crate::spec::source::{
-    DefaultsSource, Duration, ResourceClass, ResourceFields, ResourcesSource, RetrySource, Scalar, Size, StepSource,
-    TaskSource,
+    DefaultsSource, Duration, ResourceClass, ResourceFields, ResourcesSource, Scalar, Size, StepSource, TaskSource,
 };
 use crate::spec::template::has_markup;
 

@@ -21,56 +21,63 @@ const INPUTS_MAX: usize = 100;
 impl Check<'_> {
     pub(super) fn task(
         &mut self,
-        name: &str,
+        path: &[String],
         source: &TaskSource,
         defaults: &DefaultsSource,
         parameters: &BTreeSet<&str>,
         tasks: &IndexMap<String, TaskSource>,
         before: &BTreeSet<&str>,
     ) -> TaskDef {
-        let path = vec!["tasks".to_owned(), name.to_owned()];
         let workspace_scope = Scope::workspace(parameters, tasks, before);
         let workspace = source
             .workspace
             .as_ref()
-            .map(|workspace| self.workspace(&join(&path, "workspace"), workspace, &workspace_scope, before, tasks));
+            .map(|workspace| self.workspace(&join(path, "workspace"), workspace, &workspace_scope, before, tasks));
         let inputs = self.inputs(
-            &join(&path, "inputs"),
+            &join(path, "inputs"),
             &source.inputs,
             &Scope::parameters(parameters, tasks),
             before,
             tasks,
         );
-        let requires = self.requires(&join(&path, "requires"), &source.requires);
+        let requires = self.requires(&join(path, "requires"), &source.requires);
         let before_steps = Scope::waiting(parameters, tasks, before);
-        let for_each = self.items(&path, source, &before_steps);
+        let for_each = self.items(path, source, &before_steps);
         self.over_list = for_each.is_some();
-        let kind = self.kind(&path, source, &before_steps);
+        let kind = self.kind(path, source, &before_steps);
         if let Some(when) = &source.when {
-            self.condition(&join(&path, "when"), when, &before_steps);
+            self.condition(&join(path, "when"), when, &before_steps);
         }
-        self.code(&path, source, &before_steps);
         let limits = self.limits(
-            &path,
+            path,
             source.concurrency.as_ref(),
             source.rate_limit.as_ref(),
             &before_steps,
         );
+        self.code(path, source, &before_steps);
+        self.assessed = source.assess.is_some();
         let steps = match kind {
-            Some(TaskKind::Steps) => self.steps(&path, source, defaults, parameters, tasks, before),
+            Some(TaskKind::Steps) => self.steps(path, source, defaults, parameters, tasks, before),
             _ => Vec::new(),
         };
+        let assess = match kind {
+            Some(TaskKind::Steps) => self.assess(path, source, &steps, (parameters, tasks, before)),
+            _ => None,
+        };
+        self.assessed = false;
         self.over_list = false;
         TaskDef {
             for_each,
             needs: source.needs.as_ref().map(|needs| needs.list()).unwrap_or_default(),
             run_on: source.run_on,
+            handles: None,
             kind: kind.unwrap_or_default(),
             when: source.when.clone(),
             deadline_ms: source
                 .deadline
                 .as_ref()
-                .and_then(|deadline| self.duration(&join(&path, "deadline"), deadline, 1, WAIT_MS_MAX)),
+                .and_then(|deadline| self.duration(&join(path, "deadline"), deadline, 1, WAIT_MS_MAX)),
+            assess,
             steps,
             workspace: workspace.unwrap_or_default(),
             inputs,

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::{EXAMPLES, definition};
 use crate::spec::compile;
-use crate::spec::definition::{Definition, InputDef, RunDef, RunOn, WorkspaceSourceDef};
+use crate::spec::definition::{
+    DeciderScope, Definition, Exhausted, Handles, InputDef, RunDef, RunOn, WorkspaceSourceDef,
+};
 
 #[test]
 fn examples_compile_and_survive_the_journal() {
@@ -180,4 +182,40 @@ fn loop_variables_are_known() {
     definition(
         "name: x\nparameters: {l: {type: array, default: []}}\ntasks: {t: {run: '{% for i in params.l %}{{ i.x }}{{ loop.index }}{% for a, b in i|items %}{{ a ~ b }}{% endfor %}{% endfor %}'}}\n",
     );
+}
+
+#[test]
+fn what_runs_before_the_end_is_a_task_of_its_own() {
+    let compiled = definition(
+        "name: x\ndefaults: {retry: {attempts: 2, exhausted: escalate}}\ntasks: {a: {run: x}}\n\
+         on_failure:\n  deadline: 1m\n  workspace: {from: a}\n  inputs: [{task: a}]\n  env: {WHY: '{{ failure.task }} {{ failure.message }} {{ tasks.a.code }}'}\n  steps: [{run: x}, {run: '{{ steps[\"step-1\"].outputs.n }}'}]\n\
+         on_cancel: {run: '{{ failure.code }}'}\n",
+    );
+    let names: Vec<&str> = compiled.tasks.keys().map(String::as_str).collect();
+    assert_eq!(names, ["a", "on_failure", "on_cancel"]);
+    let (failure, cancel) = (&compiled.tasks["on_failure"], &compiled.tasks["on_cancel"]);
+    assert_eq!(
+        (failure.handles, cancel.handles),
+        (Some(Handles::Failure), Some(Handles::Cancel))
+    );
+    assert_eq!((failure.deadline_ms, cancel.deadline_ms), (Some(60_000), Some(600_000)));
+    assert_eq!(failure.steps[0].retry.rule.attempts, 2);
+    assert_eq!(failure.steps[0].retry.exhausted, Exhausted::Fail, "it waits for nobody");
+    let again: crate::spec::definition::Definition =
+        serde_json::from_value(serde_json::to_value(&compiled).unwrap()).unwrap();
+    assert_eq!(again, compiled);
+}
+
+#[test]
+fn a_result_may_be_assessed() {
+    let compiled = definition(
+        "name: x\ntasks:\n  a: {run: 'echo {{ rework.feedback }}', assess: {}}\n\
+         \x20 b:\n    assess: {message: '{{ steps.two.outputs.x }} {{ rework.round }}', deadline: 1h, on_deadline: accept, max_reworks: 0, exhausted: escalate, by: {scopes: [admin]}}\n\
+         \x20   steps: [{key: one, run: x}, {key: two, run: x}]\n",
+    );
+    let plain = compiled.tasks["a"].assess.as_ref().unwrap();
+    assert_eq!((plain.reworks_max, plain.deadline_ms), (3, None));
+    let full = compiled.tasks["b"].assess.as_ref().unwrap();
+    assert_eq!((full.reworks_max, full.deadline_ms), (0, Some(3_600_000)));
+    assert_eq!(full.by.scopes, [DeciderScope::Admin]);
 }

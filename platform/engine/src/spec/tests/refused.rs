@@ -443,3 +443,88 @@ fn waits() {
         ),
     ]);
 }
+
+#[test]
+fn what_runs_before_the_end() {
+    let head = "name: x\ntasks: {a: {run: x}}\n";
+    let rows: [(&str, &[&str]); 6] = [
+        (
+            "on_failure: {}\n",
+            &["3:1 `on_failure` has nothing to do; give it `run` or `steps`"],
+        ),
+        (
+            "on_failure: {run: '{{ failure.kind }}'}\n",
+            &["3:23 `failure.kind` does not exist; `failure` has `code` and `message` and `task` and `task_code`"],
+        ),
+        (
+            "on_cancel: {run: x, deadline: 2d}\n",
+            &["3:31 172800000 ms is out of range; it lies between 1 ms and 86400000 ms"],
+        ),
+        (
+            "on_cancel: {run: x, needs: a}\n",
+            &[
+                "3:21 unknown field `needs`; known here: deadline, workspace, inputs, requires, steps, run, image, env, timeout, retry, resources, outputs, artifacts",
+            ],
+        ),
+        (
+            "on_cancel: {run: '{{ tasks.b.state }}'}\n",
+            &["3:22 `tasks.b`: there is no task `b`; did you mean `a`?"],
+        ),
+        (
+            "outputs: {o: '{{ failure.code }}'}\n",
+            &["3:18 `failure.code` is undefined; there is `params`, `tasks`, `workflow`"],
+        ),
+    ];
+    for (tail, expected) in rows {
+        assert_eq!(issues(&format!("{head}{tail}")), expected, "{tail}");
+    }
+    table(&[(
+        "name: x\non_failure: {run: x}\ntasks:\n  on_failure: {run: x}\n",
+        &["4:3 `on_failure` is what the task of the workflow's `on_failure` is called"],
+    )]);
+}
+
+#[test]
+fn assessments() {
+    for (text, expected) in [
+        (
+            "    sleep: 1m\n    assess: {}\n",
+            "5:5 `assess` goes with steps; task `t` is a `sleep` and runs none",
+        ),
+        (
+            "    run: x\n    assess: {max_reworks: 21}\n",
+            "5:27 a task is reworked 0 to 20 times",
+        ),
+        (
+            "    run: x\n    assess: {on_deadline: accept}\n",
+            "5:14 `on_deadline` goes with `deadline`",
+        ),
+        (
+            "    run: 'echo {{ rework.feedback }}'\n",
+            "4:19 `rework.feedback` is undefined; there is `params`, `tasks`, `workflow`, `task`, `steps`, `attempt`",
+        ),
+        (
+            "    run: 'echo {{ rework.reason }}'\n    assess: {}\n",
+            "4:19 `rework.reason` does not exist; `rework` has `round` and `feedback`",
+        ),
+    ] {
+        assert_eq!(issues(&task(text)), [expected], "{text}");
+    }
+}
+
+#[test]
+fn retries_of_children() {
+    let child = "    workflow: {definition: {name: c, tasks: {s: {sleep: 1s}}}}\n";
+    crate::spec::compile(task(&format!("{child}    retry: {{attempts: 3, exhausted: escalate}}\n")).as_bytes())
+        .unwrap();
+    assert_eq!(
+        issues(&task(&format!(
+            "{child}    retry: {{attempts: 3, on: {{oom: false}}}}\n"
+        ))),
+        ["5:26 `on` tells failures of steps apart; a child workflow fails or does not"]
+    );
+    assert_eq!(
+        issues(&task(&format!("{child}    timeout: 3s\n"))),
+        ["5:5 `timeout` goes with steps; task `t` is a `workflow` and runs none"]
+    );
+}
