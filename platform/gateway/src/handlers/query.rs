@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn places_count_lines_and_characters() {
         assert_eq!(place("SELECT x", 7), Some((1, 8)));
-        assert_eq!(place("SELECT\n 'ä', x", 13), Some((2, 7)));
+        assert_eq!(place("SELECT\n 'ä', x", 14), Some((2, 7)));
         assert_eq!(place("x", 5), None);
         assert_eq!(place("ä", 1), None, "inside of a character");
     }
