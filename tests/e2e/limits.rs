@@ -85,7 +85,7 @@ async fn holders_and_waiters_of_a_key_and_a_rate_survive_the_death_of_the_daemon
                 "{waiting}"
             );
             ensure!(document["state"] == "pending", "{}", document["state"]);
-            let listed = world.cli(&["limit", "ls", "--key", "repo-a", "-o", "json"]).await?;
+            let listed = world.cli(&["limit", "ls", "--of", "repo-a", "-o", "json"]).await?;
             let listed: Value = serde_json::from_str(&listed.expect_code(0)?.stdout)?;
             let id = listed["items"][0]["id"]
                 .as_str()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use gantry_engine::api::{Again, AgainRequest, Backend as _};
 use gantry_engine::core::apply::Place;
 use gantry_proto::v1::event::Kind;
-use gantry_proto::{ErrorCode, TaskId, WorkflowId};
+use gantry_proto::{ErrorCode, TaskId};
 
 use crate::client::Reply;
 use crate::climate::Climate;
@@ -91,8 +91,11 @@ impl Operation for Restart {
         match kind {
             Kind::StepCarried(event) => {
                 self.carried.insert((event.task, event.step));
-                let origin = |id: WorkflowId| facts.active(id).and_then(|workflow| workflow.row.origin.clone());
-                if place.workflow.and_then(origin).is_none() {
+                let workflow = place.workflow.unwrap_or_default();
+                let active = facts.active(workflow).map(|workflow| &workflow.row);
+                // It may have ended in the same batch.
+                let row = active.or_else(|| facts.ended.get(&workflow).map(|ended| &ended.row));
+                if row.is_none_or(|row| row.origin.is_none()) {
                     return Err(format!(
                         "{} has carried results, and its workflow comes from nowhere",
                         event.task

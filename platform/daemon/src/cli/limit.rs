@@ -15,9 +15,9 @@ use crate::client::config::ConnectionArgs;
 pub(crate) enum LimitCommand {
     /// Concurrency keys and rates that somebody uses
     Ls {
-        /// Only those of this key
-        #[arg(long)]
-        key: Option<String>,
+        /// Only those of this key, as its template gives it (`--key` is the API key)
+        #[arg(long = "of", value_name = "TEXT")]
+        of: Option<String>,
     },
     /// One of them, with those who hold it and those who wait
     Show {
@@ -59,8 +59,8 @@ struct Detail {
 pub(crate) async fn run(command: LimitCommand, connection: &ConnectionArgs, form: Form) -> Result<Exit> {
     let client = Client::new(connection.resolve()?)?;
     match command {
-        LimitCommand::Ls { key } => {
-            let path = key.map_or_else(|| "/limits".to_owned(), |key| format!("/limits?key={}", segment(&key)));
+        LimitCommand::Ls { of } => {
+            let path = of.map_or_else(|| "/limits".to_owned(), |key| format!("/limits?key={}", segment(&key)));
             let (items, raw) = all::<Limit>(&client, &path).await?;
             match form {
                 Form::Json => output::json(&json!({ "items": raw }))?,

@@ -18,6 +18,7 @@ use crate::core::apply::ApplyError;
 use crate::core::decide::Batching;
 use crate::core::plan;
 use crate::core::state::Workflow;
+use crate::lifecycle::workflow::WorkflowState;
 
 /// How a workflow ends, and what there is to say of it: outputs, or the reason.
 struct Conclusion {
@@ -52,10 +53,12 @@ impl Batching<'_> {
         let Some(workflow) = self.workflow(id) else {
             return Ok(());
         };
+        let begun = workflow.row.state() != WorkflowState::Pending;
         let handlers = workflow.tasks.iter().map(|task| &task.row);
         let (own, others): (Vec<_>, Vec<_>) = handlers
             .filter(|row| row.handles.is_some() && !row.is_ended())
-            .map(|row| (row.index, row.handles == Some(conclusion.end.into())))
+            // One that never began has nothing to handle.
+            .map(|row| (row.index, begun && row.handles == Some(conclusion.end.into())))
             .partition(|(_, own)| *own);
         for (index, _) in others {
             self.complete((id, index), Some(SKIPPED), None)?;
