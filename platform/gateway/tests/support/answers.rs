@@ -1,6 +1,8 @@
 //! Answers, read as clients read them.
 
 use axum::body::Body;
+use gantry_engine::api::{NodeState, NodeView};
+use gantry_proto::NodeId;
 use http::Response;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -26,4 +28,26 @@ pub async fn problem(response: Response<Body>) -> (u16, String) {
     assert_eq!(body["type"], format!("/docs/errors/{code}"));
     assert!(!body["title"].as_str().unwrap().is_empty() && !body["detail"].as_str().unwrap().is_empty());
     (status, code)
+}
+
+/// A node that has nothing wrong with it.
+pub fn node(id: NodeId) -> NodeView {
+    NodeView {
+        id,
+        name: "n1".into(),
+        state: NodeState::Online,
+        fault: None,
+        version: "0.1.0".into(),
+        slots: 4,
+        running: 1,
+        cpu_millis: 4000,
+        memory_bytes: 1 << 30,
+        capabilities: Vec::new(),
+        labels: Default::default(),
+        arch: "x86_64".into(),
+        os: "linux".into(),
+        containers: 0,
+        registered_at_ms: 1,
+        seen_at_ms: 1,
+    }
 }

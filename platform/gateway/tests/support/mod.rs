@@ -238,27 +238,6 @@ impl Script {
     }
 }
 
-fn node(id: NodeId) -> NodeView {
-    NodeView {
-        id,
-        name: "n1".into(),
-        state: NodeState::Online,
-        fault: None,
-        version: "0.1.0".into(),
-        slots: 4,
-        running: 1,
-        cpu_millis: 4000,
-        memory_bytes: 1 << 30,
-        capabilities: Vec::new(),
-        labels: Default::default(),
-        arch: "x86_64".into(),
-        os: "linux".into(),
-        containers: 0,
-        registered_at_ms: 1,
-        seen_at_ms: 1,
-    }
-}
-
 #[async_trait::async_trait]
 impl Backend for Engine {
     async fn submit(&self, submit: Submit) -> Result<SubmitReceipt, Refusal> {
