@@ -1,6 +1,6 @@
 //! Results that are judged: accepted, reworked, rejected; late, twice, and about a round that is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_engine::api::{Backend as _, DeciderScope, DecisionRequest, TaskDecision, TaskState};
 use gantry_engine::core::apply::Place;
@@ -26,8 +26,8 @@ pub(crate) struct Assess {
     asked: Vec<(WorkflowId, TaskDecision)>,
     /// Reworks since the last retry, by task.
     reworks: BTreeMap<TaskId, u32>,
-    /// Tasks whose result was there, and in which round it was made.
-    pending: BTreeMap<TaskId, u32>,
+    /// Tasks whose result waits to be judged.
+    pending: BTreeSet<TaskId>,
 }
 
 impl Assess {
@@ -36,7 +36,7 @@ impl Assess {
             place,
             asked: Vec::new(),
             reworks: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            pending: BTreeSet::new(),
         }
     }
 }
@@ -145,23 +145,23 @@ impl Operation for Assess {
     }
 
     fn recorded(&mut self, facts: &Facts, place: &Place, kind: &Kind) -> Verdict {
-        let Some(id) = place.workflow.filter(|id| facts.name(*id) == Some(NAME)) else {
+        if !place.workflow.is_some_and(|id| facts.name(id) == Some(NAME)) {
             return Ok(());
-        };
+        }
+        if let Kind::TaskDecided(event) = kind {
+            self.pending.remove(&event.task);
+        }
         match kind {
             Kind::TaskWaiting(event) if event.kind == i32::from(WaitKind::Assessment) => {
-                let row = facts.active(id).and_then(|workflow| {
-                    let mut tasks = workflow.tasks.iter();
-                    tasks.find(|task| task.row.id == event.task)
-                });
-                let round = row.map_or(0, |task| task.row.round);
-                match self.pending.insert(event.task, round) {
-                    Some(before) if before >= round => Err(format!(
-                        "the result of round {round} of {} is there a second time",
-                        event.task
-                    )),
-                    _ => Ok(()),
+                if self.pending.insert(event.task) {
+                    Ok(())
+                } else {
+                    Err(format!("the result of {} is there a second time", event.task))
                 }
+            }
+            Kind::TaskEscalated(event) => {
+                self.pending.remove(&event.task);
+                Ok(())
             }
             Kind::TaskDecided(event) if event.decision() == Decision::Retry => {
                 self.reworks.remove(&event.task);

@@ -1,6 +1,6 @@
 //! What runs before a workflow ends: the end is decided once, and is what comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_engine::core::apply::Place;
 use gantry_proto::WorkflowId;
@@ -18,6 +18,10 @@ const NAME: &str = "ends";
 #[derive(Default)]
 pub(crate) struct Endings {
     decided: BTreeMap<WorkflowId, WorkflowEnding>,
+    /// Workflows that began: one that was never let begin has nothing to handle.
+    begun: BTreeSet<WorkflowId>,
+    /// Workflows in which a person decided on what would handle their end.
+    settled: BTreeSet<WorkflowId>,
 }
 
 impl Operation for Endings {
@@ -41,6 +45,16 @@ impl Operation for Endings {
     fn recorded(&mut self, facts: &Facts, place: &Place, kind: &Kind) -> Verdict {
         let Some(id) = place.workflow else { return Ok(()) };
         match kind {
+            Kind::WorkflowActivated(_) => {
+                self.begun.insert(id);
+            }
+            Kind::TaskDecided(event) => {
+                let tasks = facts.active(id).map(|workflow| workflow.tasks.as_slice());
+                let task = tasks.into_iter().flatten().find(|task| task.row.id == event.task);
+                if task.is_none_or(|task| task.row.handles.is_some()) {
+                    self.settled.insert(id);
+                }
+            }
             Kind::WorkflowEnding(event) => {
                 let before = self.decided.insert(id, event.clone());
                 before.map_or(Ok(()), |_| Err(format!("the end of {id} is decided a second time")))?;
@@ -55,7 +69,7 @@ impl Operation for Endings {
                     return Err(format!("{id} ends as {said:?}, and was to end as {decided:?}"));
                 }
                 let handled = facts.name(id) == Some(NAME) && event.end() != WorkflowEnd::Completed;
-                if handled && decided.is_none() {
+                if handled && decided.is_none() && self.begun.contains(&id) && !self.settled.contains(&id) {
                     return Err(format!("{id} ended as {said:?}, and what handles that did not run"));
                 }
             }

@@ -47,6 +47,12 @@ impl Pause {
     }
 }
 
+fn is_paused(facts: &Facts, workflow: WorkflowId) -> bool {
+    facts
+        .active(workflow)
+        .is_some_and(|active| active.row.state() == WorkflowState::Paused)
+}
+
 impl Operation for Pause {
     fn invariant(&self) -> &'static str {
         INVARIANT
@@ -104,7 +110,7 @@ impl Operation for Pause {
         world.after(ROUND_MS, Event::Operation(self.place, 0));
     }
 
-    fn recorded(&mut self, _: &Facts, place: &Place, kind: &Kind) -> Verdict {
+    fn recorded(&mut self, facts: &Facts, place: &Place, kind: &Kind) -> Verdict {
         let Some(workflow) = place.workflow else { return Ok(()) };
         match kind {
             Kind::WorkflowPaused(_) => {
@@ -113,10 +119,11 @@ impl Operation for Pause {
             Kind::WorkflowResumed(_) | Kind::WorkflowEnded(_) => {
                 self.paused.remove(&workflow);
             }
-            Kind::TaskClaimed(event) if self.paused.contains(&workflow) => {
+            // One that is cancelled, or decided to fail, goes on to what handles its end.
+            Kind::TaskClaimed(event) if is_paused(facts, workflow) => {
                 return Err(format!("{} of {workflow}, which is paused, is leased", event.task));
             }
-            Kind::StepAssigned(event) if self.paused.contains(&workflow) => {
+            Kind::StepAssigned(event) if is_paused(facts, workflow) => {
                 return Err(format!(
                     "step {} of {} of {workflow}, which is paused, is assigned",
                     event.step, event.task

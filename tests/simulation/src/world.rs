@@ -248,7 +248,12 @@ impl World {
                 .oracle
                 .facts
                 .active_all()
-                .all(|workflow| self.has_no_node(&workflow.row.name) || self.is_lost(workflow))
+                .all(|workflow| self.is_nowhere(workflow) || self.is_lost(workflow))
+    }
+
+    /// Whether nothing of a workflow runs, and no node offers what it asks for.
+    fn is_nowhere(&self, workflow: &Workflow) -> bool {
+        self.has_no_node(&workflow.row.name) && workflow.tasks.iter().all(|task| task.row.holder.is_none())
     }
 
     /// Whether no node offers what a definition asks for.
