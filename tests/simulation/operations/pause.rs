@@ -17,7 +17,7 @@ use crate::world::{Event, World};
 const INVARIANT: &str = "nothing of a paused workflow starts";
 
 /// Pause between two rounds, once faults are over.
-const ROUND_MS: u64 = 1_100;
+const ROUND_MS: u64 = 5_500;
 
 pub(crate) struct Pause {
     place: usize,
@@ -45,12 +45,6 @@ impl Pause {
             })
         });
     }
-}
-
-fn is_paused(facts: &Facts, workflow: WorkflowId) -> bool {
-    facts
-        .active(workflow)
-        .is_some_and(|active| active.row.state() == WorkflowState::Paused)
 }
 
 impl Operation for Pause {
@@ -110,20 +104,23 @@ impl Operation for Pause {
         world.after(ROUND_MS, Event::Operation(self.place, 0));
     }
 
-    fn recorded(&mut self, facts: &Facts, place: &Place, kind: &Kind) -> Verdict {
+    fn recorded(&mut self, _: &Facts, place: &Place, kind: &Kind) -> Verdict {
         let Some(workflow) = place.workflow else { return Ok(()) };
         match kind {
             Kind::WorkflowPaused(_) => {
                 self.paused.insert(workflow);
             }
-            Kind::WorkflowResumed(_) | Kind::WorkflowEnded(_) => {
+            // One that is to end goes on to what handles that.
+            Kind::WorkflowResumed(_)
+            | Kind::WorkflowCancelRequested(_)
+            | Kind::WorkflowEnding(_)
+            | Kind::WorkflowEnded(_) => {
                 self.paused.remove(&workflow);
             }
-            // One that is cancelled, or decided to fail, goes on to what handles its end.
-            Kind::TaskClaimed(event) if is_paused(facts, workflow) => {
+            Kind::TaskClaimed(event) if self.paused.contains(&workflow) => {
                 return Err(format!("{} of {workflow}, which is paused, is leased", event.task));
             }
-            Kind::StepAssigned(event) if is_paused(facts, workflow) => {
+            Kind::StepAssigned(event) if self.paused.contains(&workflow) => {
                 return Err(format!(
                     "step {} of {} of {workflow}, which is paused, is assigned",
                     event.step, event.task

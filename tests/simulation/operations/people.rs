@@ -18,7 +18,7 @@ use crate::world::{Event, World};
 const INVARIANT: &str = "a decision that is acknowledged is journaled, and only what waits for a person is decided";
 
 /// Pause between two looks at what waits for somebody, once faults are over.
-const ROUND_MS: u64 = 700;
+const ROUND_MS: u64 = 3_500;
 
 pub(crate) struct People {
     place: usize,

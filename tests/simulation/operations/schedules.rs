@@ -19,7 +19,7 @@ use crate::world::{Event, World};
 const INVARIANT: &str = "a time of a schedule starts one run, and none beside one that its policy wants alone";
 
 /// Pause between two rounds, once faults are over.
-const ROUND_MS: u64 = 1_300;
+const ROUND_MS: u64 = 6_500;
 
 /// The schedules of a run; each keeps its policy.
 const NAMES: [(&str, Overlap); 4] = [

@@ -17,7 +17,7 @@ use crate::world::{Event, World};
 const INVARIANT: &str = "a signal that is acknowledged counts once and goes to one task";
 
 /// Pause between two rounds, once faults are over.
-const ROUND_MS: u64 = 900;
+const ROUND_MS: u64 = 4_500;
 
 struct Asked {
     workflow: WorkflowId,

@@ -17,6 +17,7 @@ pub(crate) fn may_wait(task: &TaskView, lost: bool) -> bool {
         Some(WaitingView::Unplaceable { .. } | WaitingView::Needs { .. }) => true,
         Some(
             WaitingView::WorkspaceNode { .. }
+            | WaitingView::Standby { .. }
             | WaitingView::Child { .. }
             | WaitingView::Items { .. }
             | WaitingView::Parallelism { .. },
