@@ -104,6 +104,10 @@ impl Operation for Pause {
         world.after(ROUND_MS, Event::Operation(self.place, 0));
     }
 
+    fn at_rest(&self) -> bool {
+        self.paused.is_empty()
+    }
+
     fn recorded(&mut self, _: &Facts, place: &Place, kind: &Kind) -> Verdict {
         let Some(workflow) = place.workflow else { return Ok(()) };
         match kind {

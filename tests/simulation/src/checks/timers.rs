@@ -42,9 +42,10 @@ impl Check for Timers {
                     ));
                 }
             }
-            // A person lets it begin anew at once.
-            Kind::TaskDecided(event) => {
-                if let Some(task) = find(event.task) {
+            // A person lets it begin anew at once, or it is given to one.
+            Kind::TaskDecided(gantry_proto::v1::TaskDecided { task, .. })
+            | Kind::TaskEscalated(gantry_proto::v1::TaskEscalated { task, .. }) => {
+                if let Some(task) = find(*task) {
                     self.waiting.remove(&task);
                     self.due.remove(&task);
                 }
