@@ -145,7 +145,7 @@ impl Operation for Assess {
     }
 
     fn recorded(&mut self, facts: &Facts, place: &Place, kind: &Kind) -> Verdict {
-        if !place.workflow.is_some_and(|id| facts.name(id) == Some(NAME)) {
+        if place.workflow.is_none_or(|id| facts.name(id) != Some(NAME)) {
             return Ok(());
         }
         if let Kind::TaskDecided(event) = kind {
